@@ -1,0 +1,167 @@
+//! Alignment: finding permutations that bring several models into one basin. One trait, one result.
+
+mod assignment;
+mod permutation;
+mod ste_mm;
+mod weight_matching;
+
+pub use assignment::AssignmentSolver;
+pub use permutation::{Permutation, Permutations};
+pub use ste_mm::{Choice, Mixing, SteMm};
+pub use weight_matching::{Solver, WeightMatching};
+
+use polars::prelude::DataFrame;
+
+use crate::chart::{Chart, Lines, Series};
+use crate::data::Splits;
+use crate::error::{Error, Result};
+use crate::frame::{column, frame};
+use crate::merge::merge;
+use crate::network::{Model, check_models};
+use weight_matching::Report;
+
+/// A method that aligns models.
+pub trait Aligner {
+    /// Name of the method in tables and charts.
+    fn name(&self) -> &str;
+
+    /// Finds one set of permutations a model; the first model is the reference. Methods that need no data ignore it.
+    ///
+    /// # Errors
+    /// Fewer than two models, models of different networks, NaN weights, settings out of range.
+    fn align(&self, models: &[Model], data: &Splits) -> Result<Alignment>;
+}
+
+/// Permutations of several models to the frame of the first, and how they were found.
+#[derive(Clone, Debug)]
+pub struct Alignment {
+    /// Name of the method.
+    pub method: String,
+    /// One set a model; the first is the identity.
+    pub permutations: Vec<Permutations>,
+    /// One record a sweep (weight matching) or epoch (STE-MM).
+    pub history: Vec<Record>,
+    /// Time it took.
+    pub seconds: f64,
+    /// Whether no cap on the number of sweeps was hit.
+    pub converged: bool,
+}
+
+/// One sweep or epoch of an alignment; what a method does not measure is `None`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Record {
+    /// Sweep or epoch, from 1.
+    pub round: usize,
+    /// Weight matching's objective: the sum of inner products over all pairs of models.
+    pub objective: Option<f64>,
+    /// STE-MM: mean loss of the random mixtures on training batches, in nats.
+    pub mixture_loss: Option<f64>,
+    /// STE-MM: accuracy of the random mixtures on training batches.
+    pub mixture_accuracy: Option<f64>,
+    /// STE-MM: held-out loss of the merged network, in nats.
+    pub merged_loss: Option<f64>,
+    /// STE-MM: held-out accuracy of the merged network.
+    pub merged_accuracy: Option<f64>,
+    /// Sweeps over the groups.
+    pub sweeps: usize,
+    /// Assignment problems solved.
+    pub solved_groups: usize,
+    /// Of these, how many changed a permutation.
+    pub moved_groups: usize,
+    /// Time in the assignment solver.
+    pub assignment_seconds: f64,
+    /// Time of the whole round; STE-MM only.
+    pub seconds: f64,
+}
+
+impl Record {
+    pub(crate) fn sweep(round: usize, objective: f64, report: &Report) -> Record {
+        Record {
+            round,
+            objective: Some(objective).filter(|value| value.is_finite()),
+            sweeps: report.sweeps,
+            solved_groups: report.solved_groups,
+            moved_groups: report.moved_groups,
+            assignment_seconds: report.assignment.as_secs_f64(),
+            ..Record::default()
+        }
+    }
+}
+
+impl Alignment {
+    /// No alignment at all: the identity for each model, to compare with.
+    pub fn naive(models: &[Model]) -> Result<Alignment> {
+        check_models("an alignment", models, 1)?;
+        let identity = Permutations::identity(&models[0].network.permutation_spec());
+        Ok(Alignment {
+            method: "naive".to_owned(),
+            permutations: vec![identity; models.len()],
+            history: Vec::new(),
+            seconds: 0.0,
+            converged: true,
+        })
+    }
+
+    /// The models with their units permuted; each computes the same function as before.
+    ///
+    /// # Errors
+    /// Another number of models than was aligned, or models of another network.
+    pub fn apply(&self, models: &[Model]) -> Result<Vec<Model>> {
+        check_models("applying an alignment", models, 1)?;
+        if models.len() != self.permutations.len() {
+            let reason = format!("{} models were aligned, {} are given", self.permutations.len(), models.len());
+            return Err(Error::Permutation { reason });
+        }
+        let spec = models[0].network.permutation_spec();
+        let permuted = models
+            .iter()
+            .zip(&self.permutations)
+            .map(|(model, own)| Ok(Model { network: model.network.clone(), params: own.apply(&spec, &model.params)? }));
+        permuted.collect()
+    }
+
+    /// The mean of the permuted models.
+    pub fn merge(&self, models: &[Model]) -> Result<Model> {
+        merge(&self.apply(models)?)
+    }
+
+    /// The history: one row a sweep or epoch.
+    pub fn frame(&self) -> DataFrame {
+        let rows = &self.history;
+        frame([
+            column("round", rows.iter().map(|row| row.round as u64)),
+            column("objective", rows.iter().map(|row| row.objective)),
+            column("mixture_loss_nats", rows.iter().map(|row| row.mixture_loss)),
+            column("mixture_accuracy", rows.iter().map(|row| row.mixture_accuracy)),
+            column("merged_held_out_loss_nats", rows.iter().map(|row| row.merged_loss)),
+            column("merged_held_out_accuracy", rows.iter().map(|row| row.merged_accuracy)),
+            column("sweeps", rows.iter().map(|row| row.sweeps as u64)),
+            column("solved_groups", rows.iter().map(|row| row.solved_groups as u64)),
+            column("moved_groups", rows.iter().map(|row| row.moved_groups as u64)),
+            column("assignment_seconds", rows.iter().map(|row| row.assignment_seconds)),
+        ])
+    }
+
+    /// The objective by sweep, or the losses by epoch.
+    pub fn chart(&self) -> Chart {
+        let points = |value: fn(&Record) -> Option<f64>| -> Vec<(f64, f64)> {
+            self.history.iter().filter_map(|row| Some((row.round as f64, value(row)?))).collect()
+        };
+        let title = format!("Alignment by {}", self.method);
+        let objective = points(|row| row.objective);
+        if objective.is_empty() {
+            let merged = Series::new("merged network, held out", points(|row| row.merged_loss));
+            let mixtures = Series::new("random mixtures, training batches", points(|row| row.mixture_loss)).dashed();
+            Lines::new(title, "epoch", "loss (nats)").series([merged, mixtures]).into()
+        } else {
+            Lines::new(title, "sweep", "sum of inner products").series([Series::new("objective", objective)]).into()
+        }
+    }
+
+    /// Shows the history in the notebook.
+    pub fn evcxr_display(&self) {
+        let end = if self.converged { "converged" } else { "stopped at the cap on sweeps" };
+        let remark = format!("{}: {} models, {:.1} s, {end}", self.method, self.permutations.len(), self.seconds);
+        crate::notebook::show_frame(&self.frame(), &remark);
+    }
+}

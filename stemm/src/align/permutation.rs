@@ -1,0 +1,173 @@
+//! Permutations of units: a checked bijection, a set with one of them a group, and what they do to parameters.
+
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use crate::error::{Error, Result};
+use crate::network::{AxisRole, Params, PermutationSpec};
+
+/// A bijection of `0..n`: unit `i` of the permuted layer is unit `p[i]` of the original.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<i64>", into = "Vec<i64>")]
+pub struct Permutation(Vec<i64>);
+
+impl Permutation {
+    /// Checks that each index of `0..n` occurs once.
+    pub fn new(indices: Vec<i64>) -> Result<Permutation> {
+        let mut seen = vec![false; indices.len()];
+        for &index in &indices {
+            let slot = usize::try_from(index).ok().and_then(|index| seen.get_mut(index));
+            match slot {
+                Some(slot) if !*slot => *slot = true,
+                _ => {
+                    let reason = format!("index {index} is repeated or outside 0..{}", indices.len());
+                    return Err(Error::Permutation { reason });
+                }
+            }
+        }
+        Ok(Permutation(indices))
+    }
+
+    /// The permutation that changes nothing.
+    pub fn identity(n: usize) -> Permutation {
+        Permutation((0..n as i64).collect())
+    }
+
+    /// The indices.
+    pub fn as_slice(&self) -> &[i64] {
+        &self.0
+    }
+
+    /// Number of units.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are no units.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// First `self`, then `next`: `π(π(θ; self); next) = π(θ; self.then(next))`.
+    pub fn then(&self, next: &Permutation) -> Result<Permutation> {
+        if self.len() != next.len() {
+            let reason = format!("one has {} units, the other {}", self.len(), next.len());
+            return Err(Error::Permutation { reason });
+        }
+        Ok(Permutation(next.0.iter().map(|&index| self.0[index as usize]).collect()))
+    }
+
+    /// The permutation that undoes this one.
+    pub fn inverse(&self) -> Permutation {
+        let mut inverse = vec![0; self.len()];
+        for (position, &index) in (0..).zip(&self.0) {
+            inverse[index as usize] = position;
+        }
+        Permutation(inverse)
+    }
+
+    /// Number of units that stay where they are.
+    pub fn fixed_points(&self) -> usize {
+        (0..).zip(&self.0).filter(|(position, index)| position == *index).count()
+    }
+
+    /// Takes an assignment that the solver made: a bijection by construction.
+    pub(crate) fn from_assignment(columns: impl Iterator<Item = usize>) -> Permutation {
+        Permutation(columns.map(|column| column as i64).collect())
+    }
+
+    /// The tensor with one axis re-indexed, each unit being `block` neighbouring entries.
+    pub(crate) fn apply_to_axis(&self, tensor: &Tensor, axis: usize, block: i64) -> Result<Tensor> {
+        let index = if block == 1 {
+            Tensor::f_from_slice(&self.0)?
+        } else {
+            let entries: Vec<i64> = self.0.iter().flat_map(|&unit| unit * block..(unit + 1) * block).collect();
+            Tensor::f_from_slice(&entries)?
+        };
+        Ok(tensor.f_index_select(axis as i64, &index.f_to_device(tensor.device())?)?)
+    }
+}
+
+impl TryFrom<Vec<i64>> for Permutation {
+    type Error = Error;
+    fn try_from(indices: Vec<i64>) -> Result<Permutation> {
+        Permutation::new(indices)
+    }
+}
+
+impl From<Permutation> for Vec<i64> {
+    fn from(permutation: Permutation) -> Vec<i64> {
+        permutation.0
+    }
+}
+
+/// One permutation for each group of a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Permutations(pub Vec<Permutation>);
+
+impl Permutations {
+    /// Leaves every unit where it is.
+    pub fn identity(spec: &PermutationSpec) -> Permutations {
+        Permutations(spec.groups().iter().map(|group| Permutation::identity(group.size)).collect())
+    }
+
+    /// `π(θ; P)`: every axis of every tensor re-indexed by its group's permutation; the function stays the same.
+    ///
+    /// # Errors
+    /// Permutations of another network.
+    pub fn apply(&self, spec: &PermutationSpec, params: &Params) -> Result<Params> {
+        let sizes = spec.groups().iter().map(|group| group.size);
+        if !sizes.eq(self.0.iter().map(Permutation::len)) {
+            let sizes: Vec<usize> = spec.groups().iter().map(|group| group.size).collect();
+            let reason = format!("the network's groups have sizes {sizes:?}");
+            return Err(Error::Permutation { reason });
+        }
+        let tensors = params.tensors().iter().enumerate();
+        let permuted = tensors.map(|(index, tensor)| self.apply_to_tensor(spec, index, tensor, None));
+        Ok(params.with(permuted.collect::<Result<_>>()?))
+    }
+
+    /// One tensor of `π(θ; P)`, with the axis `except` left as it is.
+    pub(crate) fn apply_to_tensor(
+        &self,
+        spec: &PermutationSpec,
+        index: usize,
+        tensor: &Tensor,
+        except: Option<usize>,
+    ) -> Result<Tensor> {
+        let mut permuted = tensor.shallow_clone();
+        for (axis, role) in spec.axes()[index].iter().enumerate() {
+            if let AxisRole::Group { group, block } = *role
+                && except != Some(axis)
+            {
+                permuted = self.0[group].apply_to_axis(&permuted, axis, block)?;
+            }
+        }
+        Ok(permuted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn repeated_and_foreign_indices_are_refused() {
+        for bad in [vec![0, 0], vec![1, 2], vec![-1, 0]] {
+            assert!(matches!(Permutation::new(bad), Err(Error::Permutation { .. })));
+        }
+    }
+
+    #[test]
+    fn json_that_is_no_permutation_is_refused() {
+        assert!(serde_json::from_str::<Permutation>("[1,0]").is_ok());
+        assert!(serde_json::from_str::<Permutation>("[1,1]").is_err());
+    }
+
+    #[test]
+    fn blocks_move_whole() {
+        let swap = Permutation::new(vec![1, 0]).unwrap();
+        let moved = swap.apply_to_axis(&Tensor::from_slice(&[1i64, 2, 3, 4]), 0, 2).unwrap();
+        assert_eq!(Vec::<i64>::try_from(moved).unwrap(), [3, 4, 1, 2]);
+    }
+}

@@ -1,0 +1,353 @@
+//! Weight matching: permute the units of models so that their weights are as similar as possible; no data needed.
+//!
+//! Two models (Ainsworth et al. 2023, Algorithm 1; Ito et al. 2025, Algorithm 2): maximise `Σ <θ_A, π(θ_B; P)>` by
+//! coordinate ascent over the groups; each group is a linear assignment problem on its gain matrix. Many models: each
+//! in turn is matched to the mean of the others, until the sum of inner products over all pairs stops growing.
+
+use std::time::{Duration, Instant};
+
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use tch::{Device, Kind, Tensor};
+
+use super::{Aligner, Alignment, AssignmentSolver, Permutation, Permutations, Record};
+use crate::data::Splits;
+use crate::error::Result;
+use crate::network::{AxisRole, Model, Params, PermutationSpec, check_models, copied};
+use crate::progress::Progress;
+use crate::rng::{Purpose, rng};
+use crate::train::positive;
+
+/// A relative gain below this is within the rounding of the f32 gain matrix, and no progress.
+const ROUNDING: f64 = 1e-7;
+
+/// How the assignment problems of consecutive calls are started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Solver {
+    /// From the prices and assignment of the call before (Ito et al. 2025, Algorithm 3): the same optimum, sooner.
+    WarmStarted,
+    /// From nothing, each time.
+    Plain,
+}
+
+/// Settings of weight matching; the first model is the reference and keeps its units where they are.
+///
+/// ```
+/// use stemm::prelude::*;
+/// let network = Network::mlp(&[4, 16, 3])?;
+/// let a = Model::new(network.clone(), network.init(0, Device::Cpu)?)?;
+/// let b = Model::new(network.clone(), network.init(1, Device::Cpu)?)?;
+/// let data = blobs(0, Device::Cpu)?; // not looked at by weight matching
+/// let alignment = WeightMatching::default().align(&[a, b], &data)?;
+/// assert_eq!(alignment.permutations[0].0[0].fixed_points(), 16);
+/// # Ok::<(), stemm::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct WeightMatching {
+    /// At most this many passes over the models (two models: over the groups); the result says if it was reached.
+    pub max_sweeps: usize,
+    /// How the assignment problems are started.
+    pub solver: Solver,
+    /// Seed of the order in which models and groups are visited.
+    pub seed: u64,
+    /// Where progress is shown.
+    pub progress: Progress,
+}
+
+impl Default for WeightMatching {
+    fn default() -> Self {
+        WeightMatching { max_sweeps: 100, solver: Solver::WarmStarted, seed: 0, progress: Progress::default() }
+    }
+}
+
+impl Aligner for WeightMatching {
+    fn name(&self) -> &str {
+        "weight matching"
+    }
+
+    /// Two models: the second is matched to the first. More: all are matched to the mean of the others, then moved
+    /// together so that the first keeps its units.
+    fn align(&self, models: &[Model], _data: &Splits) -> Result<Alignment> {
+        check_models("weight matching", models, 2)?;
+        positive("max_sweeps", self.max_sweeps)?;
+        let _guard = tch::no_grad_guard();
+        let start = Instant::now();
+        let spec = models[0].network.permutation_spec();
+        let mut order = rng(self.seed, Purpose::SweepOrder);
+        let mut matchers: Vec<Matcher> = models.iter().map(|model| Matcher::new(&spec, &model.params)).collect();
+        let mut history = Vec::new();
+        let converged = if models.len() == 2 {
+            self.match_two(&models[0].params, &mut matchers[1], &mut order, &mut history)?
+        } else {
+            self.match_many(&mut matchers, &mut order, &mut history)?
+        };
+        let to_reference: Vec<Permutation> = matchers[0].permutations().0.iter().map(Permutation::inverse).collect();
+        let permutations = matchers
+            .iter()
+            .map(|matcher| {
+                let own = matcher.permutations().0.iter().zip(&to_reference);
+                Ok(Permutations(own.map(|(own, back)| own.then(back)).collect::<Result<_>>()?))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Alignment {
+            method: self.name().to_owned(),
+            permutations,
+            history,
+            seconds: start.elapsed().as_secs_f64(),
+            converged,
+        })
+    }
+}
+
+impl WeightMatching {
+    fn match_two(
+        &self,
+        target: &Params,
+        matcher: &mut Matcher,
+        order: &mut ChaCha8Rng,
+        history: &mut Vec<Record>,
+    ) -> Result<bool> {
+        let mut task = self.progress.task("weight matching, two models", self.max_sweeps);
+        matcher.set_target(target);
+        for sweep in 1..=self.max_sweeps {
+            let report = matcher.sweep(self.solver, order)?;
+            let objective = target.dot(&matcher.permuted()?)?;
+            history.push(Record::sweep(sweep, objective, &report));
+            task.step(|| format!("objective {objective:.4}"));
+            if report.moved_groups == 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn match_many(&self, matchers: &mut [Matcher], order: &mut ChaCha8Rng, history: &mut Vec<Record>) -> Result<bool> {
+        let mut task = self.progress.task(format!("weight matching, {} models", matchers.len()), self.max_sweeps);
+        let n = matchers.len() as f64;
+        let mut models: Vec<usize> = (0..matchers.len()).collect();
+        let mut permuted: Vec<Params> = matchers.iter().map(Matcher::permuted).collect::<Result<_>>()?;
+        let norms: f64 = permuted.iter().map(|params| params.dot(params)).sum::<Result<f64>>()?;
+        let mut sum = Params::weighted_sum(&permuted.iter().collect::<Vec<_>>(), &vec![1.0; permuted.len()])?;
+        for sweep in 1..=self.max_sweeps {
+            models.shuffle(order);
+            let mut report = Report::default();
+            for &model in &models {
+                // mean of the others = (sum - own) / (n - 1)
+                let weights = [1.0 / (n - 1.0), -1.0 / (n - 1.0)];
+                let others = Params::weighted_sum(&[&sum, &permuted[model]], &weights)?;
+                let fit = matchers[model].fit(&others, self.max_sweeps, self.solver, order)?;
+                if fit.moved_groups > 0 {
+                    let moved = matchers[model].permuted()?;
+                    sum = Params::weighted_sum(&[&sum, &permuted[model], &moved], &[1.0, -1.0, 1.0])?;
+                    permuted[model] = moved;
+                }
+                report.add(&fit);
+            }
+            // Σ_{i<j} <θ_i, θ_j> = (|Σ θ_i|² - Σ |θ_i|²) / 2
+            let objective = (sum.dot(&sum)? - norms) / 2.0;
+            history.push(Record::sweep(sweep, objective, &report));
+            task.step(|| format!("objective {objective:.4}"));
+            if report.moved_groups == 0 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// What a sweep or a fit did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Report {
+    pub sweeps: usize,
+    /// Assignment problems solved.
+    pub solved_groups: usize,
+    /// Of these, how many changed the permutation.
+    pub moved_groups: usize,
+    /// Time in the assignment solver.
+    pub assignment: Duration,
+}
+
+impl Report {
+    pub(crate) fn add(&mut self, other: &Report) {
+        self.sweeps += other.sweeps;
+        self.solved_groups += other.solved_groups;
+        self.moved_groups += other.moved_groups;
+        self.assignment += other.assignment;
+    }
+}
+
+/// Matches one model to targets that change from call to call, remembering permutations, duals and gain terms.
+pub(crate) struct Matcher<'a> {
+    spec: &'a PermutationSpec,
+    model: &'a Params,
+    permutations: Permutations,
+    target: Option<Params>,
+    groups: Vec<Group>,
+    /// Counts changes of permutations and of the target.
+    clock: usize,
+}
+
+struct Group {
+    solver: AssignmentSolver,
+    terms: Vec<Term>,
+    gain: Vec<f32>,
+    /// When the permutation last changed, and when it was last found optimal.
+    moved_at: usize,
+    solved_at: Option<usize>,
+}
+
+/// The share of one axis of one tensor in a group's gain matrix.
+struct Term {
+    tensor: usize,
+    axis: usize,
+    block: i64,
+    /// Groups of the tensor's other axes: the term changes when they move.
+    neighbours: Vec<usize>,
+    value: Option<(usize, Tensor)>, // when it was computed, [n, n]
+}
+
+impl<'a> Matcher<'a> {
+    pub(crate) fn new(spec: &'a PermutationSpec, model: &'a Params) -> Matcher<'a> {
+        let groups = (0..spec.groups().len()).map(|index| {
+            let n = spec.groups()[index].size;
+            let members = spec.members(index);
+            let terms = members.into_iter().map(|(tensor, axis, block)| {
+                let roles = spec.axes()[tensor].iter().enumerate();
+                let neighbours = roles.filter_map(|(other, role)| match *role {
+                    AxisRole::Group { group, .. } if other != axis => Some(group),
+                    _ => None,
+                });
+                Term { tensor, axis, block, neighbours: neighbours.collect(), value: None }
+            });
+            Group {
+                solver: AssignmentSolver::new(n),
+                terms: terms.collect(),
+                gain: vec![0.0; n * n],
+                moved_at: 0,
+                solved_at: None,
+            }
+        });
+        let groups = groups.collect();
+        Matcher { spec, model, permutations: Permutations::identity(spec), target: None, groups, clock: 0 }
+    }
+
+    pub(crate) fn permutations(&self) -> &Permutations {
+        &self.permutations
+    }
+
+    /// `π(θ; P)` with the permutations found so far.
+    pub(crate) fn permuted(&self) -> Result<Params> {
+        self.permutations.apply(self.spec, self.model)
+    }
+
+    /// Matches to `target`, starting from the permutations found so far, until a sweep changes nothing.
+    pub(crate) fn fit(
+        &mut self,
+        target: &Params,
+        max_sweeps: usize,
+        solver: Solver,
+        order: &mut ChaCha8Rng,
+    ) -> Result<Report> {
+        self.set_target(target);
+        let mut total = Report::default();
+        while total.sweeps < max_sweeps {
+            let report = self.sweep(solver, order)?;
+            total.add(&report);
+            if report.moved_groups == 0 {
+                break;
+            }
+        }
+        Ok(total)
+    }
+
+    /// Every gain term depends on the target: all are out of date after this.
+    fn set_target(&mut self, target: &Params) {
+        self.target = Some(target.clone());
+        self.clock += 1;
+        for group in &mut self.groups {
+            group.solved_at = None;
+            group.terms.iter_mut().for_each(|term| term.value = None);
+        }
+    }
+
+    /// Visits every group once, in random order, but for those that are still optimal because no neighbour moved.
+    fn sweep(&mut self, solver: Solver, order: &mut ChaCha8Rng) -> Result<Report> {
+        let mut report = Report { sweeps: 1, ..Report::default() };
+        let mut visit: Vec<usize> = (0..self.groups.len()).collect();
+        visit.shuffle(order);
+        for index in visit {
+            let group = &self.groups[index];
+            let neighbours = group.terms.iter().flat_map(|term| &term.neighbours);
+            let last_change = neighbours.map(|&neighbour| self.groups[neighbour].moved_at).max().unwrap_or(0);
+            if group.solved_at.is_some_and(|solved| solved > last_change) {
+                continue;
+            }
+            self.update_gain(index)?;
+            let group = &mut self.groups[index];
+            if solver == Solver::Plain {
+                group.solver.forget();
+            }
+            let start = Instant::now();
+            group.solver.solve(&group.gain)?;
+            report.assignment += start.elapsed();
+            report.solved_groups += 1;
+            self.clock += 1;
+            group.solved_at = Some(self.clock);
+            let candidate = group.solver.permutation();
+            let old = &mut self.permutations.0[index];
+            // On a tie the old assignment stays, so that the ascent ends.
+            let kept = total_gain(&group.gain, old);
+            if candidate != *old && total_gain(&group.gain, &candidate) > kept + ROUNDING * kept.abs() {
+                *old = candidate;
+                group.moved_at = self.clock;
+                report.moved_groups += 1;
+            }
+        }
+        Ok(report)
+    }
+
+    /// Brings a group's gain matrix up to date; only terms whose other axes moved are computed again:
+    /// `G[i, j] = Σ < slice i of the target, slice j of the model with its other axes permuted >`.
+    fn update_gain(&mut self, index: usize) -> Result<()> {
+        let Some(target) = &self.target else { return Ok(()) };
+        let moved_at: Vec<usize> = self.groups.iter().map(|group| group.moved_at).collect();
+        let group = &mut self.groups[index];
+        let n = self.spec.groups()[index].size as i64;
+        let mut sum: Option<Tensor> = None;
+        for term in &mut group.terms {
+            let last_change = term.neighbours.iter().map(|&neighbour| moved_at[neighbour]).max().unwrap_or(0);
+            let current = match term.value.take() {
+                Some((computed, value)) if computed >= last_change => (computed, value),
+                _ => {
+                    let model = &self.model.tensors()[term.tensor];
+                    let permuted = self.permutations.apply_to_tensor(self.spec, term.tensor, model, Some(term.axis))?;
+                    let ours = units_first(&target.tensors()[term.tensor], term.axis, term.block, n)?;
+                    let theirs = units_first(&permuted, term.axis, term.block, n)?;
+                    (self.clock, ours.f_matmul(&theirs.f_tr()?)?)
+                }
+            };
+            sum = Some(match sum {
+                None => copied(&current.1)?,
+                Some(mut sum) => sum.f_add_(&current.1)?,
+            });
+            term.value = Some(current);
+        }
+        if let Some(sum) = sum {
+            let sum = sum.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?;
+            sum.f_copy_data(&mut group.gain, (n * n) as usize)?;
+        }
+        Ok(())
+    }
+}
+
+/// A tensor as a matrix with one row a unit: `[n, block * the rest]`.
+fn units_first(tensor: &Tensor, axis: usize, block: i64, n: i64) -> Result<Tensor> {
+    let moved = tensor.f_movedim_int(axis as i64, 0)?;
+    debug_assert_eq!(moved.size()[0], n * block);
+    Ok(moved.f_reshape([n, -1])?)
+}
+
+fn total_gain(gain: &[f32], permutation: &Permutation) -> f64 {
+    let n = permutation.len();
+    permutation.as_slice().iter().enumerate().map(|(row, &column)| f64::from(gain[row * n + column as usize])).sum()
+}

@@ -1,0 +1,242 @@
+//! Loss and accuracy on the straight line between two models, and the barriers of all pairs.
+//!
+//! With `L(t)` the loss at `(1-t) θ_a + t θ_b`: barrier = `max_t [ L(t) - ((1-t) L(0) + t L(1)) ]`
+//! (Frankle et al. 2020; Entezari et al. 2022). Git Re-Basin's form is `max_t L(t) - (L(0) + L(1)) / 2`.
+
+use polars::prelude::DataFrame;
+
+use crate::chart::{Chart, Heatmap, Lines, Series};
+use crate::data::Dataset;
+use crate::error::{Error, Result};
+use crate::evaluate::loss_and_accuracy;
+use crate::frame::{column, frame};
+use crate::merge::merge_weighted;
+use crate::network::{Model, check_models};
+use crate::progress::{Progress, Task};
+
+/// Loss and accuracy at one place of a path.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Point {
+    /// Position: 0 at the first model, 1 at the second.
+    pub t: f64,
+    /// Mean cross-entropy, in nats.
+    pub loss: f64,
+    /// Share of right answers.
+    pub accuracy: f64,
+}
+
+/// The path between two models.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Curve {
+    /// Position of the first model in the list.
+    pub from: usize,
+    /// Position of the second.
+    pub to: usize,
+    /// Points in order of `t`, from 0 to 1.
+    pub points: Vec<Point>,
+}
+
+impl Curve {
+    /// The most that the loss rises above the line between the ends, in nats; 0 if it never does.
+    pub fn loss_barrier(&self) -> f64 {
+        self.highest(|point| point.loss)
+    }
+
+    /// The most that the accuracy falls below the line between the ends.
+    pub fn accuracy_barrier(&self) -> f64 {
+        self.highest(|point| -point.accuracy)
+    }
+
+    /// Git Re-Basin's form of the loss barrier: the highest loss less the mean of the ends, in nats.
+    pub fn loss_barrier_above_mean(&self) -> f64 {
+        let highest = self.points.iter().map(|point| point.loss).fold(f64::NEG_INFINITY, f64::max);
+        let (first, last) = self.ends();
+        highest - (first.loss + last.loss) / 2.0
+    }
+
+    /// Loss in the middle of the path, in nats; the nearest point of the grid if its number is even.
+    pub fn midpoint_loss(&self) -> f64 {
+        self.points[self.points.len() / 2].loss
+    }
+
+    fn highest(&self, value: fn(&Point) -> f64) -> f64 {
+        let (first, last) = self.ends();
+        let above = self.points.iter().map(|p| value(p) - ((1.0 - p.t) * value(&first) + p.t * value(&last)));
+        above.fold(f64::NEG_INFINITY, f64::max)
+    }
+
+    fn ends(&self) -> (Point, Point) {
+        // `interpolate` makes at least two points.
+        (self.points[0], self.points[self.points.len() - 1])
+    }
+}
+
+/// The paths between all pairs of models, with the data they were measured on.
+#[derive(Clone, Debug)]
+pub struct Barriers {
+    /// What the models are, for titles: `before alignment`, say.
+    pub label: String,
+    /// Name of the data set.
+    pub data: String,
+    /// Number of models.
+    pub models: usize,
+    /// One curve a pair `from < to`.
+    pub curves: Vec<Curve>,
+}
+
+/// Loss and accuracy at `points` evenly spaced places between model 0 and model 1 of `models`.
+///
+/// # Errors
+/// Another number of models than two; fewer than two points.
+pub fn interpolate(models: &[Model], data: &Dataset, points: usize) -> Result<Curve> {
+    let mut all = barriers("", models, data, points)?;
+    if models.len() != 2 {
+        let requirement = "exactly two; use `barriers` for all pairs of more";
+        return Err(Error::Setting { setting: "models", value: models.len().to_string(), requirement });
+    }
+    Ok(all.curves.remove(0))
+}
+
+/// Interpolates between all pairs of models, at `points` evenly spaced places each (25 is customary).
+///
+/// ```
+/// use stemm::prelude::*;
+/// let network = Network::mlp(&[16, 8, 4])?;
+/// let model = |seed| Model::new(network.clone(), network.init(seed, Device::Cpu)?);
+/// let barriers = barriers("untrained", &[model(0)?, model(1)?], &blobs(0, Device::Cpu)?.test, 5)?;
+/// assert!(barriers.curves[0].loss_barrier() >= 0.0);
+/// # Ok::<(), stemm::Error>(())
+/// ```
+///
+/// # Errors
+/// Fewer than two models, models of different networks, fewer than two points.
+pub fn barriers(label: &str, models: &[Model], data: &Dataset, points: usize) -> Result<Barriers> {
+    check_models("a barrier", models, 2)?;
+    if points < 2 {
+        let requirement = "at least 2: the ends of the path";
+        return Err(Error::Setting { setting: "points", value: points.to_string(), requirement });
+    }
+    let n = models.len();
+    let ends: Vec<Point> = models
+        .iter()
+        .map(|model| {
+            let (loss, accuracy) = loss_and_accuracy(&model.network, &model.params, data)?;
+            Ok(Point { t: 0.0, loss, accuracy })
+        })
+        .collect::<Result<_>>()?;
+    let pairs: Vec<(usize, usize)> = (0..n).flat_map(|from| (from + 1..n).map(move |to| (from, to))).collect();
+    let mut task = Progress::default().task(format!("barriers {label}"), pairs.len() * (points - 2));
+    let curves = pairs
+        .into_iter()
+        .map(|(from, to)| {
+            let inner = inner_points([&models[from], &models[to]], data, points, &mut task)?;
+            let mut all = vec![ends[from]];
+            all.extend(inner);
+            all.push(Point { t: 1.0, ..ends[to] });
+            Ok(Curve { from, to, points: all })
+        })
+        .collect::<Result<_>>()?;
+    Ok(Barriers { label: label.to_owned(), data: data.name().to_owned(), models: n, curves })
+}
+
+fn inner_points(pair: [&Model; 2], data: &Dataset, points: usize, task: &mut Task) -> Result<Vec<Point>> {
+    let pair = pair.map(Model::clone);
+    let steps = (points - 1) as f64;
+    (1..points - 1)
+        .map(|step| {
+            let t = step as f64 / steps;
+            let model = merge_weighted(&pair, &[1.0 - t, t])?;
+            let (loss, accuracy) = loss_and_accuracy(&model.network, &model.params, data)?;
+            task.step(|| format!("loss {loss:.4}"));
+            Ok(Point { t, loss, accuracy })
+        })
+        .collect()
+}
+
+impl Barriers {
+    /// The mean loss barrier over all pairs, in nats.
+    pub fn mean_loss_barrier(&self) -> f64 {
+        self.curves.iter().map(Curve::loss_barrier).sum::<f64>() / self.curves.len() as f64
+    }
+
+    /// One row a pair: barriers of loss and accuracy.
+    pub fn frame(&self) -> DataFrame {
+        let rows = &self.curves;
+        frame([
+            column("label", rows.iter().map(|_| self.label.as_str())),
+            column("data_set", rows.iter().map(|_| self.data.as_str())),
+            column("from", rows.iter().map(|curve| curve.from as u64)),
+            column("to", rows.iter().map(|curve| curve.to as u64)),
+            column("loss_barrier_nats", rows.iter().map(Curve::loss_barrier)),
+            column("loss_barrier_above_mean_nats", rows.iter().map(Curve::loss_barrier_above_mean)),
+            column("accuracy_barrier", rows.iter().map(Curve::accuracy_barrier)),
+            column("midpoint_loss_nats", rows.iter().map(Curve::midpoint_loss)),
+        ])
+    }
+
+    /// One row a point of a path.
+    pub fn curve_frame(&self) -> DataFrame {
+        let rows: Vec<(&Curve, &Point)> =
+            self.curves.iter().flat_map(|curve| curve.points.iter().map(move |point| (curve, point))).collect();
+        frame([
+            column("label", rows.iter().map(|_| self.label.as_str())),
+            column("from", rows.iter().map(|(curve, _)| curve.from as u64)),
+            column("to", rows.iter().map(|(curve, _)| curve.to as u64)),
+            column("t", rows.iter().map(|(_, point)| point.t)),
+            column("loss_nats", rows.iter().map(|(_, point)| point.loss)),
+            column("accuracy", rows.iter().map(|(_, point)| point.accuracy)),
+        ])
+    }
+
+    /// The loss barriers of all pairs as a heat map.
+    pub fn chart(&self) -> Chart {
+        let mut values = vec![vec![None; self.models]; self.models];
+        for curve in &self.curves {
+            values[curve.from][curve.to] = Some(curve.loss_barrier());
+            values[curve.to][curve.from] = Some(curve.loss_barrier());
+        }
+        let names = (0..self.models).map(|model| format!("model {model}")).collect();
+        Heatmap::new(format!("Loss barrier (nats), {}", self.label), names, values).into()
+    }
+
+    /// The losses along all paths, together with those of `others` (the same pairs, aligned, say).
+    pub fn curve_chart(&self, others: &[&Barriers]) -> Chart {
+        let all = std::iter::once(self).chain(others.iter().copied());
+        let series = all.enumerate().flat_map(|(color, barriers)| {
+            barriers.curves.iter().enumerate().map(move |(pair, curve)| {
+                let points = curve.points.iter().map(|point| (point.t, point.loss)).collect();
+                // One entry in the legend for all pairs of a label.
+                let name = if pair == 0 { barriers.label.clone() } else { String::new() };
+                Series::new(name, points).color(color)
+            })
+        });
+        let title = format!("Loss between pairs of models ({})", self.data);
+        Lines::new(title, "position t between two models", "loss (nats)").series(series).into()
+    }
+
+    /// Shows the barriers in the notebook.
+    pub fn evcxr_display(&self) {
+        crate::notebook::show_frame(&self.frame(), &format!("{} on {}", self.label, self.data));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn barrier_of_a_known_curve() {
+        let point = |t, loss| Point { t, loss, accuracy: 1.0 - loss / 4.0 };
+        let curve = Curve { from: 0, to: 1, points: vec![point(0.0, 1.0), point(0.5, 3.0), point(1.0, 2.0)] };
+        assert_eq!(curve.loss_barrier(), 1.5); // 3 - (1 + 2) / 2
+        assert_eq!(curve.loss_barrier_above_mean(), 1.5);
+        assert_eq!(curve.accuracy_barrier(), 1.5 / 4.0);
+    }
+
+    #[test]
+    fn a_path_that_only_sags_has_no_barrier() {
+        let point = |t, loss| Point { t, loss, accuracy: 0.5 };
+        let curve = Curve { from: 0, to: 1, points: vec![point(0.0, 1.0), point(0.5, 0.2), point(1.0, 1.0)] };
+        assert_eq!(curve.loss_barrier(), 0.0);
+    }
+}

@@ -1,0 +1,86 @@
+//! The table that says what each alignment is worth: the models one by one, and their mean after each method.
+
+use std::path::Path;
+
+use polars::prelude::DataFrame;
+
+use crate::align::Alignment;
+use crate::chart::{Bars, Chart};
+use crate::data::Dataset;
+use crate::error::Result;
+use crate::evaluate::loss_and_accuracy;
+use crate::frame::{column, frame, save_csv};
+use crate::network::Model;
+use crate::train::Training;
+
+/// One row of a [`Comparison`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct ComparisonRow {
+    /// `model 0`, ... or the method of the alignment.
+    pub method: String,
+    /// Models that went into it.
+    pub n_models: usize,
+    /// Mean cross-entropy on the test data, in nats.
+    pub test_loss: f64,
+    /// Share of right answers on the test data.
+    pub test_accuracy: f64,
+    /// Time of the training (models) or of the alignment (merges).
+    pub seconds: f64,
+}
+
+/// Models and merges side by side on one data set.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// Rows: the models, then the merges.
+    pub rows: Vec<ComparisonRow>,
+}
+
+/// Evaluates every model of a training, and the mean of the models after each alignment.
+///
+/// # Errors
+/// An alignment of other models.
+pub fn compare(training: &Training, alignments: &[&Alignment], data: &Dataset) -> Result<Comparison> {
+    let row = |method: String, n_models: usize, model: &Model, seconds: f64| -> Result<ComparisonRow> {
+        let (test_loss, test_accuracy) = loss_and_accuracy(&model.network, &model.params, data)?;
+        Ok(ComparisonRow { method, n_models, test_loss, test_accuracy, seconds })
+    };
+    let mut rows = Vec::new();
+    for (index, model) in training.models.iter().enumerate() {
+        rows.push(row(format!("model {index}"), 1, model, training.seconds(index))?);
+    }
+    for alignment in alignments {
+        let merged = alignment.merge(&training.models)?;
+        rows.push(row(alignment.method.clone(), training.models.len(), &merged, alignment.seconds)?);
+    }
+    Ok(Comparison { rows })
+}
+
+impl Comparison {
+    /// Columns `method, n_models, test_loss, test_accuracy, seconds`; losses in nats.
+    pub fn frame(&self) -> DataFrame {
+        let rows = &self.rows;
+        frame([
+            column("method", rows.iter().map(|row| row.method.as_str())),
+            column("n_models", rows.iter().map(|row| row.n_models as u64)),
+            column("test_loss", rows.iter().map(|row| row.test_loss)),
+            column("test_accuracy", rows.iter().map(|row| row.test_accuracy)),
+            column("seconds", rows.iter().map(|row| row.seconds)),
+        ])
+    }
+
+    /// Test loss by row.
+    pub fn chart(&self) -> Chart {
+        let bars = self.rows.iter().map(|row| (row.method.clone(), row.test_loss, 0.0)).collect();
+        Bars::new("Models and their mean", "test loss (nats)", bars).into()
+    }
+
+    /// Writes the table as CSV.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        save_csv(&self.frame(), path)
+    }
+
+    /// Shows the table in the notebook.
+    pub fn evcxr_display(&self) {
+        crate::notebook::show_frame(&self.frame(), "losses in nats");
+    }
+}

@@ -1,0 +1,131 @@
+//! Line charts.
+
+use plotters::prelude::*;
+
+use super::{Area, Drawn, GRID, INK, PALETTE, TEXT, TITLE, ink, padded_range, text};
+
+/// A line of a chart.
+#[derive(Clone, Debug)]
+pub struct Series {
+    name: String,
+    points: Vec<(f64, f64)>,
+    color: Option<usize>,
+    dashed: bool,
+}
+
+impl Series {
+    /// A line through points; a line without a name has no entry in the legend.
+    pub fn new(name: impl Into<String>, points: Vec<(f64, f64)>) -> Series {
+        Series { name: name.into(), points, color: None, dashed: false }
+    }
+
+    /// Position in the palette; by default that of the line in the chart.
+    pub fn color(mut self, index: usize) -> Series {
+        self.color = Some(index);
+        self
+    }
+
+    /// Draws the line dashed.
+    pub fn dashed(mut self) -> Series {
+        self.dashed = true;
+        self
+    }
+}
+
+/// A line chart.
+#[derive(Clone, Debug)]
+pub struct Lines {
+    title: String,
+    x: String,
+    y: String,
+    series: Vec<Series>,
+}
+
+/// Pixels a character of the legend, at most.
+const CHARACTER: u32 = 8;
+
+impl Lines {
+    /// An empty chart with its title and the labels of its axes (with units).
+    pub fn new(title: impl Into<String>, x: impl Into<String>, y: impl Into<String>) -> Lines {
+        Lines { title: title.into(), x: x.into(), y: y.into(), series: Vec::new() }
+    }
+
+    /// Adds lines.
+    pub fn series(mut self, series: impl IntoIterator<Item = Series>) -> Lines {
+        self.series.extend(series);
+        self
+    }
+
+    pub(super) fn title(&self) -> &str {
+        &self.title
+    }
+
+    pub(super) fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Drawn {
+        let (width, _) = area.dim_in_pixel();
+        let longest = self.series.iter().map(|series| series.name.chars().count() as u32).max().unwrap_or(0);
+        let legend_width = if longest > 0 { (50 + CHARACTER * longest).min(width / 2) } else { 0 };
+        let (plot, legend) = area.split_horizontally(width - legend_width);
+        let points = || self.series.iter().flat_map(|series| &series.points);
+        let mut chart = ChartBuilder::on(&plot)
+            .caption(&self.title, ink(TITLE))
+            .margin(10)
+            .x_label_area_size(45)
+            .y_label_area_size(62)
+            .build_cartesian_2d(padded_range(points().map(|p| p.0)), padded_range(points().map(|p| p.1)))
+            .map_err(text)?;
+        chart
+            .configure_mesh()
+            .x_desc(&self.x)
+            .y_desc(&self.y)
+            .x_labels(8)
+            .y_labels(8)
+            .light_line_style(WHITE.mix(0.0))
+            .bold_line_style(GRID)
+            .axis_style(INK)
+            .label_style(ink(TEXT))
+            .axis_desc_style(ink(TEXT))
+            .x_label_formatter(&short)
+            .y_label_formatter(&short)
+            .draw()
+            .map_err(text)?;
+        for (index, series) in self.series.iter().enumerate() {
+            let style = self.style(index);
+            let points = series.points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite());
+            if series.dashed {
+                let points: Vec<_> = points.collect();
+                chart.draw_series(DashedLineSeries::new(points, 6, 5, style)).map_err(text)?;
+            } else {
+                let dots: Vec<_> = points.clone().collect();
+                chart.draw_series(LineSeries::new(points, style)).map_err(text)?;
+                chart.draw_series(dots.into_iter().map(|p| Circle::new(p, 2, style.filled()))).map_err(text)?;
+            }
+        }
+        let named = self.series.iter().enumerate().filter(|(_, series)| !series.name.is_empty());
+        for (row, (index, series)) in (0..).zip(named) {
+            let y = 55 + 22 * row;
+            let style = self.style(index);
+            let dashes: &[(i32, i32)] = if series.dashed { &[(0, 8), (13, 21)] } else { &[(0, 22)] };
+            for &(from, to) in dashes {
+                legend.draw(&PathElement::new(vec![(from, y), (to, y)], style)).map_err(text)?;
+            }
+            legend.draw(&Text::new(series.name.clone(), (30, y - 8), ink(TEXT))).map_err(text)?;
+        }
+        Ok(())
+    }
+
+    fn style(&self, index: usize) -> ShapeStyle {
+        let color = self.series[index].color.unwrap_or(index);
+        PALETTE[color % PALETTE.len()].stroke_width(2)
+    }
+}
+
+/// A tick's label without needless zeros.
+pub(super) fn short(value: &f64) -> String {
+    let rounded = format!("{value:.4}");
+    let trimmed = rounded.trim_end_matches('0').trim_end_matches('.');
+    match trimmed {
+        "-0" => "0".to_owned(),
+        "0" if *value != 0.0 && value.abs() > 1e-12 => format!("{value:.0e}"),
+        trimmed => trimmed.to_owned(),
+    }
+}

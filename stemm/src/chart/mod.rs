@@ -1,0 +1,234 @@
+//! Charts: one way to draw each kind, with colours for the colour-blind, labelled axes, and the legend outside the data.
+//! A chart has a white background of its own, so that it reads the same on light and dark pages.
+
+mod bars;
+mod heatmap;
+mod lines;
+
+pub use bars::Bars;
+pub use heatmap::Heatmap;
+pub use lines::{Lines, Series};
+
+use std::path::Path;
+use std::sync::Once;
+
+use base64::Engine;
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::register_font;
+
+use crate::error::{Error, Result};
+use crate::file::write_atomically;
+
+/// Okabe & Ito's palette (2008), in an order in which neighbours differ most; told apart by colour-blind readers.
+const PALETTE: [RGBColor; 7] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(230, 159, 0),
+    RGBColor(86, 180, 233),
+    RGBColor(0, 0, 0),
+];
+const INK: RGBColor = RGBColor(34, 34, 34);
+const GRID: RGBColor = RGBColor(225, 225, 225);
+const FONT: &str = "sans-serif";
+const TEXT: u32 = 15;
+const TITLE: u32 = 18;
+
+type Area<'a, DB> = DrawingArea<DB, Shift>;
+/// An area of a backend, with the lifetime that plotters leaves out.
+type Drawn = Result<(), String>;
+
+/// A drawing of a result: shows itself in a notebook, saves itself as SVG or PNG.
+///
+/// ```
+/// use stemm::chart::{Chart, Lines, Series};
+/// let points = (0..5).map(|x| (x as f64, (x * x) as f64)).collect();
+/// let chart: Chart = Lines::new("Squares", "x", "x²").series([Series::new("x²", points)]).into();
+/// assert!(chart.svg()?.starts_with("<svg"));
+/// # Ok::<(), stemm::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Chart {
+    panels: Vec<Panel>,
+}
+
+#[derive(Clone, Debug)]
+enum Panel {
+    Lines(Lines),
+    Bars(Bars),
+    Heatmap(Heatmap),
+}
+
+impl Panel {
+    fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Drawn {
+        match self {
+            Panel::Lines(lines) => lines.draw(area),
+            Panel::Bars(bars) => bars.draw(area),
+            Panel::Heatmap(heatmap) => heatmap.draw(area),
+        }
+    }
+}
+
+impl From<Lines> for Chart {
+    fn from(lines: Lines) -> Chart {
+        Chart { panels: vec![Panel::Lines(lines)] }
+    }
+}
+
+impl From<Bars> for Chart {
+    fn from(bars: Bars) -> Chart {
+        Chart { panels: vec![Panel::Bars(bars)] }
+    }
+}
+
+impl From<Heatmap> for Chart {
+    fn from(heatmap: Heatmap) -> Chart {
+        Chart { panels: vec![Panel::Heatmap(heatmap)] }
+    }
+}
+
+impl Chart {
+    /// Puts another chart to the right of this one: a cell shows one result, so several charts must be one.
+    pub fn beside(mut self, other: Chart) -> Chart {
+        self.panels.extend(other.panels);
+        self
+    }
+
+    /// Width and height in pixels: one panel fills a notebook's width, several share it.
+    fn size(&self) -> (u32, u32) {
+        let panels = self.panels.len() as u32;
+        if panels == 1 { (760, 400) } else { (470 * panels, 400) }
+    }
+
+    fn draw<DB: DrawingBackend>(&self, root: &Area<DB>) -> Result<()> {
+        register_fonts();
+        let draw = || {
+            root.fill(&WHITE).map_err(text)?;
+            for (panel, area) in self.panels.iter().zip(root.split_evenly((1, self.panels.len()))) {
+                panel.draw(&area)?;
+            }
+            root.present().map_err(text)
+        };
+        draw().map_err(Error::Chart)
+    }
+
+    /// The chart as SVG.
+    pub fn svg(&self) -> Result<String> {
+        let mut svg = String::new();
+        self.draw(&SVGBackend::with_string(&mut svg, self.size()).into_drawing_area())?;
+        Ok(svg)
+    }
+
+    /// The chart as a PNG file's bytes.
+    pub fn png(&self) -> Result<Vec<u8>> {
+        let (width, height) = self.size();
+        let mut pixels = vec![0; 3 * (width * height) as usize];
+        self.draw(&BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area())?;
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, width, height);
+        encoder.set_color(png::ColorType::Rgb);
+        encoder
+            .write_header()
+            .and_then(|mut writer| writer.write_image_data(&pixels))
+            .map_err(|error| Error::Chart(error.to_string()))?;
+        Ok(bytes)
+    }
+
+    /// Writes the chart as SVG or PNG, by the ending of the path; makes the folder if need be.
+    ///
+    /// # Errors
+    /// Another ending; a file that cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("svg") => write_atomically(path, self.svg()?.as_bytes()),
+            Some("png") => write_atomically(path, &self.png()?),
+            _ => {
+                let requirement = "a path that ends in .svg or .png";
+                Err(Error::Setting { setting: "path", value: path.display().to_string(), requirement })
+            }
+        }
+    }
+
+    fn titles(&self) -> String {
+        let titles = self.panels.iter().map(|panel| match panel {
+            Panel::Lines(lines) => lines.title(),
+            Panel::Bars(bars) => bars.title(),
+            Panel::Heatmap(heatmap) => heatmap.title(),
+        });
+        titles.collect::<Vec<_>>().join(" | ")
+    }
+
+    /// Shows the chart in the notebook, as SVG, PNG and text: notebooks that are not trusted show no SVG.
+    pub fn evcxr_display(&self) {
+        match self.svg().and_then(|svg| Ok((svg, self.png()?))) {
+            Ok((svg, png)) => crate::notebook::show(&[
+                ("image/svg+xml", svg),
+                ("image/png", base64::engine::general_purpose::STANDARD.encode(png)),
+                ("text/plain", format!("[chart: {}]", self.titles())),
+            ]),
+            Err(error) => eprintln!("{error}"),
+        }
+    }
+}
+
+/// The embedded font (Lato, SIL Open Font License) gives the same picture on every machine.
+fn register_fonts() {
+    static REGISTERED: Once = Once::new();
+    REGISTERED.call_once(|| {
+        for style in [FontStyle::Normal, FontStyle::Bold] {
+            // Fails only for bytes that are no font; drawing text then reports it.
+            let _ = register_font(FONT, style, include_bytes!("../../assets/Lato-Regular.ttf"));
+        }
+    });
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+fn ink(size: u32) -> TextStyle<'static> {
+    (FONT, size).into_font().color(&INK)
+}
+
+/// The range of finite values, a little wider; a range of its own for no values or one value.
+fn padded_range(values: impl Iterator<Item = f64>) -> std::ops::Range<f64> {
+    let (low, high) = values
+        .filter(|value| value.is_finite())
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
+    if low > high {
+        return 0.0..1.0;
+    }
+    let pad = if high > low { 0.05 * (high - low) } else { 0.5 * low.abs().max(1e-3) };
+    low - pad..high + pad
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_draws_as_svg_and_png_even_without_values() {
+        let lines = Lines::new("a", "x", "y").series([Series::new("s", vec![(0.0, 1.0), (1.0, f64::NAN), (2.0, 3.0)])]);
+        let charts: [Chart; 4] = [
+            lines.clone().into(),
+            Lines::new("empty", "x", "y").into(),
+            Bars::new("b", "y", vec![("one".into(), 1.0, 0.1), ("two".into(), -2.0, 0.0)]).into(),
+            Heatmap::new("h", vec!["a".into(), "b".into()], vec![vec![None, Some(1.0)], vec![Some(0.5), None]]).into(),
+        ];
+        for chart in charts {
+            let svg = chart.svg().unwrap();
+            assert!(svg.starts_with("<svg") && svg.contains(&chart.titles()), "{svg}");
+            assert!(chart.png().unwrap().starts_with(b"\x89PNG"));
+        }
+        assert_eq!(Chart::from(lines.clone()).beside(lines.into()).size().0, 940);
+    }
+
+    #[test]
+    fn an_unknown_ending_is_refused() {
+        let chart: Chart = Lines::new("a", "x", "y").into();
+        assert!(matches!(chart.save("chart.jpeg"), Err(Error::Setting { setting: "path", .. })));
+    }
+}

@@ -1,0 +1,180 @@
+//! The one error type of the crate: each message says what was wrong, where, and what to do next.
+
+use std::path::PathBuf;
+
+use tch::TchError;
+
+/// Everything that can go wrong in `stemm`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    // Files
+    /// A file could not be read or written.
+    #[error("cannot {action} {}: {source}; {hint}", path.display())]
+    File {
+        /// What was being done: `read`, `write`, ...
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The operating system's reason.
+        source: std::io::Error,
+        /// What to do next.
+        hint: &'static str,
+    },
+    /// A file is truncated or is not in the format it should be in.
+    #[error("{} is not a valid {format} file: {reason}; delete it and fetch or save it again", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// The format that was expected.
+        format: &'static str,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A data file is not the published one.
+    #[error(
+        "{} has SHA-256 {found}, but the published file has {expected}; delete it and run `make data`",
+        path.display()
+    )]
+    Checksum {
+        /// The file.
+        path: PathBuf,
+        /// SHA-256 of the published, decompressed file.
+        expected: String,
+        /// SHA-256 of the decompressed file found.
+        found: String,
+    },
+    /// A checkpoint belongs to another training than the one that wants to go on from it.
+    #[error(
+        "checkpoint {} was written with another {field}; give `checkpoints` another folder, or delete the file to start anew",
+        path.display()
+    )]
+    CheckpointMismatch {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What differs.
+        field: &'static str,
+    },
+
+    // Data
+    /// A label does not name a class.
+    #[error("label {label} of sample {index} is outside 0..{classes}; correct the labels or the number of classes")]
+    LabelOutOfRange {
+        /// Position in the data set.
+        index: usize,
+        /// The label found.
+        label: i64,
+        /// Number of classes.
+        classes: i64,
+    },
+    /// A data set or a part of one holds no samples.
+    #[error("{what} holds no samples; give it at least one")]
+    Empty {
+        /// Which data.
+        what: String,
+    },
+
+    // Tensors and networks
+    /// A tensor has another shape than it must have.
+    #[error("{tensor} has shape {found:?}, expected {expected:?}; {hint}")]
+    ShapeMismatch {
+        /// The tensor.
+        tensor: String,
+        /// The shape it must have.
+        expected: Vec<i64>,
+        /// The shape it has.
+        found: Vec<i64>,
+        /// What to do next.
+        hint: &'static str,
+    },
+    /// A set of parameters has missing or surplus tensors.
+    #[error(
+        "the parameters do not belong to this network: missing {missing:?}, surplus {surplus:?}; load them with the network they were saved with"
+    )]
+    TensorNames {
+        /// Names that the network needs and the parameters lack.
+        missing: Vec<String>,
+        /// Names that the network does not know.
+        surplus: Vec<String>,
+    },
+    /// A tensor holds NaN or an infinity.
+    #[error(
+        "{tensor} holds NaN or infinite values; train the model again, with a smaller learning rate if the loss diverged"
+    )]
+    NonFinite {
+        /// The tensor.
+        tensor: String,
+    },
+    /// A network description does not fit together.
+    #[error("layer `{layer}` does not fit: {reason}; correct the description of the network")]
+    Layer {
+        /// Name of the layer.
+        layer: String,
+        /// What does not fit.
+        reason: String,
+    },
+
+    // Alignment
+    /// Fewer models than the operation needs.
+    #[error("{operation} needs at least {needed} models, got {found}; train or load more")]
+    TooFewModels {
+        /// What was asked for.
+        operation: &'static str,
+        /// Models given.
+        found: usize,
+        /// Models needed.
+        needed: usize,
+    },
+    /// Models of different networks cannot be aligned or merged.
+    #[error("model {index} has another network than model 0; use models of one architecture")]
+    NetworkMismatch {
+        /// Position of the model that differs.
+        index: usize,
+    },
+    /// A list of indices is not a permutation, or has the wrong size.
+    #[error("not a permutation that fits here: {reason}; each index of 0..n must occur once")]
+    Permutation {
+        /// What does not fit.
+        reason: String,
+    },
+
+    // Settings
+    /// A setting has a value that cannot be used.
+    #[error("setting `{setting}` is {value}, but it must be {requirement}")]
+    Setting {
+        /// The field.
+        setting: &'static str,
+        /// Its value.
+        value: String,
+        /// What is allowed.
+        requirement: &'static str,
+    },
+
+    // Libraries
+    /// The device has no memory left.
+    #[error(
+        "the device is out of memory: {0}; use a smaller `batch_size`, fewer models, or the CPU. Checkpoints written so far are intact"
+    )]
+    OutOfMemory(String),
+    /// libtorch reported an error.
+    #[error("libtorch reported: {0}; check the shapes and the device of the tensors given")]
+    Torch(String),
+    /// A chart could not be drawn.
+    #[error("cannot draw the chart: {0}; check that its values are finite and the file is writable")]
+    Chart(String),
+}
+
+impl From<TchError> for Error {
+    fn from(error: TchError) -> Self {
+        // libtorch appends a C++ stack trace; the first lines say what happened.
+        let text: String = error.to_string().lines().take(2).collect::<Vec<_>>().join(" ");
+        if text.contains("out of memory") || text.contains("can't allocate memory") {
+            Error::OutOfMemory(text)
+        } else {
+            Error::Torch(text)
+        }
+    }
+}
+
+/// `Result` with the crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;

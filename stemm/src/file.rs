@@ -1,0 +1,116 @@
+//! Safetensors files with JSON metadata, written atomically: a reader sees the old file or the new one, whole.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tch::{Device, Kind, Tensor};
+
+use crate::error::{Error, Result};
+
+const WRITE_HINT: &str = "check the folder's permissions and the free disk space";
+
+pub(crate) type Metadata = HashMap<String, String>;
+
+/// JSON of a plain value.
+pub(crate) fn to_json<T: Serialize>(value: &T) -> String {
+    // Only types of this crate come here: no maps with non-string keys, no failing `Serialize`.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+/// Reads a value back from a file's metadata.
+pub(crate) fn from_metadata<T: DeserializeOwned>(path: &Path, metadata: &Metadata, key: &str) -> Result<T> {
+    let corrupt = |reason: String| Error::Corrupt { path: path.into(), format: "stemm safetensors", reason };
+    let json = metadata.get(key).ok_or_else(|| corrupt(format!("its metadata has no `{key}`")))?;
+    serde_json::from_str(json).map_err(|error| corrupt(format!("its metadata `{key}` cannot be read: {error}")))
+}
+
+/// Writes a file under a temporary name beside its place, then moves it there; makes the folder if need be.
+pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let failed = |source| Error::File { action: "write", path: path.into(), source, hint: WRITE_HINT };
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(format!(".{}.partial", std::process::id()));
+    let partial = PathBuf::from(partial);
+    let write = || {
+        let mut file = std::fs::File::create(&partial)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&partial, path)
+    };
+    write().map_err(|source| {
+        let _ = std::fs::remove_file(&partial); // the first error is the one to report
+        failed(source)
+    })
+}
+
+/// Writes f32 tensors.
+pub(crate) fn write_tensors<'a>(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
+    metadata: Metadata,
+) -> Result<()> {
+    let mut buffers = Vec::new();
+    for (name, tensor) in tensors {
+        let numel = tensor.numel();
+        let mut bytes = vec![0; 4 * numel];
+        tensor.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?.f_copy_data_u8(&mut bytes, numel)?;
+        let shape: Vec<usize> = tensor.size().iter().map(|&size| size as usize).collect();
+        buffers.push((name, shape, bytes));
+    }
+    let failed = |error: safetensors::SafeTensorError| Error::File {
+        action: "encode",
+        path: path.into(),
+        source: std::io::Error::other(error),
+        hint: WRITE_HINT,
+    };
+    let views: Vec<_> = buffers
+        .iter()
+        .map(|(name, shape, bytes)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(failed)?)))
+        .collect::<Result<_>>()?;
+    write_atomically(path, &safetensors::serialize(views, Some(metadata)).map_err(failed)?)
+}
+
+/// Reads f32 tensors by name, and the metadata.
+pub(crate) fn read_tensors(path: &Path, device: Device) -> Result<(HashMap<String, Tensor>, Metadata)> {
+    let hint = "check the path";
+    let bytes =
+        std::fs::read(path).map_err(|source| Error::File { action: "read", path: path.into(), source, hint })?;
+    let corrupt = |reason: String| Error::Corrupt { path: path.into(), format: "safetensors", reason };
+    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| corrupt(error.to_string()))?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|error| corrupt(error.to_string()))?;
+    let mut tensors = HashMap::new();
+    for (name, view) in file.iter() {
+        if view.dtype() != Dtype::F32 {
+            return Err(corrupt(format!("tensor `{name}` is {:?}, expected F32", view.dtype())));
+        }
+        let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
+        let tensor = Tensor::f_from_data_size(view.data(), &shape, Kind::Float)?.f_to_device(device)?;
+        tensors.insert(name.to_owned(), tensor);
+    }
+    Ok((tensors, header.metadata().clone().unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_truncation_of_a_tensor_file_is_a_clear_error() {
+        let path = std::env::temp_dir().join(format!("stemm-file-{}.safetensors", std::process::id()));
+        let tensor = Tensor::from_slice(&[1f32, 2.0, 3.0]);
+        write_tensors(&path, [("a", &tensor)], Metadata::new()).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for len in 0..whole.len() {
+            std::fs::write(&path, &whole[..len]).unwrap();
+            let error = read_tensors(&path, Device::Cpu).unwrap_err();
+            assert!(matches!(error, Error::Corrupt { .. }), "length {len}: {error}");
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+}

@@ -1,0 +1,65 @@
+//! `stemm`: a laboratory for linear mode connectivity (LMC) in Rust notebooks.
+//!
+//! Train several networks from different seeds, move them into one basin by permuting their units, and see what happened
+//! as polars frames and plotters charts. The data flow one way, and so do the modules:
+//! [`data`] → [`network`] → [`train`] → [`align`] → [`mod@merge`] → [`analysis`] → frames and [`chart`]s.
+//!
+//! ```
+//! use stemm::prelude::*;
+//! let data = blobs(0, Device::Cpu)?;
+//! let network = Network::mlp(&[16, 32, 4])?;
+//! let trainer = Trainer { epochs: 10, batch_size: 64, ..Trainer::default() };
+//! let training = trainer.train(&network, &data, &[0, 1, 2])?;
+//! let naive = Alignment::naive(&training.models)?;
+//! let aligned = SteMm { epochs: 5, ..SteMm::default() }.align(&training.models, &data)?;
+//! println!("{}", compare(&training, &[&naive, &aligned], &data.test)?.frame());
+//! # Ok::<(), stemm::Error>(())
+//! ```
+//!
+//! Sources: Ito, Yamada, Kumagai, "Linear Mode Connectivity between Multiple Models modulo Permutation Symmetries"
+//! (ICML 2025); Ainsworth, Hayase, Srinivasa, "Git Re-Basin" (ICLR 2023).
+
+#![warn(missing_docs)]
+
+pub mod align;
+pub mod analysis;
+pub mod chart;
+pub mod data;
+mod device;
+mod error;
+mod evaluate;
+mod file;
+pub mod frame;
+pub mod merge;
+pub mod network;
+mod notebook;
+mod progress;
+mod rng;
+pub mod train;
+
+pub use device::{DeviceChoice, device};
+pub use error::{Error, Result};
+pub use notebook::NotebookDisplay;
+pub use progress::Progress;
+
+// One dependency is enough in a notebook: these are the versions whose types the crate's functions take and give.
+pub use plotters;
+pub use polars;
+pub use tch;
+
+/// What a notebook needs: `use stemm::prelude::*;`.
+pub mod prelude {
+    pub use crate::align::{
+        Aligner, Alignment, Choice, Mixing, Permutation, Permutations, Solver, SteMm, WeightMatching,
+    };
+    pub use crate::analysis::{Hutchinson, Weighting, barriers, compare, interpolate};
+    pub use crate::chart::{Bars, Chart, Heatmap, Lines};
+    pub use crate::data::{Dataset, Splits, blobs, fashion_mnist, mnist};
+    pub use crate::frame::save_csv;
+    pub use crate::merge::{merge, merge_weighted};
+    pub use crate::network::{Linear, Mode, Model, Network, Params, Relu};
+    pub use crate::train::{Trainer, Training};
+    pub use crate::{NotebookDisplay, Progress, device};
+    pub use polars::prelude::{DataFrame, IntoLazy, col, lit};
+    pub use tch::{Device, Kind, Tensor};
+}
