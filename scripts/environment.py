@@ -1,0 +1,44 @@
+"""Where everything of the set-up lies, and the environment in which the tools run. No packages needed."""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+HOME = Path(os.environ.get("STEMM_HOME") or ROOT / ".stemm").resolve()
+
+VENV = HOME / "venv"
+PYTHON = VENV / "bin" / "python"
+EVCXR = HOME / "evcxr" / "bin" / "evcxr_jupyter"
+JUPYTER = HOME / "jupyter"  # kernel specification and the signatures of trusted notebooks
+KERNELS = HOME / "kernels"  # one temporary directory a running kernel
+TEMPLATE = KERNELS / "template"  # what each of them is copied from: the crate and its dependencies, compiled
+EVCXR_CONFIG = HOME / "evcxr-config"
+DATA = ROOT / "data"
+OUT = ROOT / "out"
+
+
+def torch_folder() -> Path:
+    """The folder of the torch package in the virtual environment: it holds libtorch."""
+    found = sorted(VENV.glob("lib/python3*/site-packages/torch"))
+    if not found:
+        sys.exit("libtorch is not installed: run `make setup`.")
+    return found[0]
+
+
+def environment() -> dict[str, str]:
+    """The variables under which cargo, the kernel and Jupyter find each other."""
+    torch = torch_folder()
+    library_path = [str(torch / "lib"), os.environ.get("LD_LIBRARY_PATH", "")]
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([str(VENV / "bin"), os.environ.get("PATH", "")]),
+        "LIBTORCH": str(torch),
+        "LIBTORCH_LIB": str(torch),
+        "LIBTORCH_INCLUDE": str(torch),
+        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, library_path)),
+        "CARGO_TARGET_DIR": str(HOME / "target"),
+        "JUPYTER_DATA_DIR": str(JUPYTER),
+        # Each cell links its own copy of polars: without a bound every one of them could start a pool as large as the machine.
+        "POLARS_MAX_THREADS": "2",
+    }

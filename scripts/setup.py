@@ -1,0 +1,159 @@
+"""Sets everything up in one folder (.stemm, or $STEMM_HOME): Python environment, libtorch, evcxr, kernel, data.
+
+Each step leaves a stamp with what it was made from; a step with a valid stamp is skipped, an interrupted one is done
+again. Needs Rust, Python 3.10 or newer and a C++ compiler; no root.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from environment import (DATA, EVCXR, EVCXR_CONFIG, HOME, JUPYTER, KERNELS, PYTHON, ROOT, TEMPLATE, VENV,
+                         environment)
+
+EVCXR_VERSION = "0.22.0"
+TORCH_VERSION = "2.11.0"  # what tch 0.24 is made for
+# libtorch_cpu.so needs these two CUDA libraries even without a GPU; the whole CUDA set is 3.4 GB more.
+CPU_SET = [f"torch=={TORCH_VERSION}", "nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cupti==13.0.85"]
+
+
+def main() -> None:
+    check_machine()
+    HOME.mkdir(parents=True, exist_ok=True)
+    cuda = os.environ.get("STEMM_CUDA") == "1" or nvidia_answers()
+    requirements = ROOT / "scripts" / "requirements.txt"
+    step("python", digest(requirements.read_bytes()), lambda: install_python(requirements))
+    step("libtorch", f"{TORCH_VERSION} {'cuda' if cuda else 'cpu'}", lambda: install_libtorch(cuda))
+    step("evcxr", EVCXR_VERSION, install_evcxr)
+    step("kernel", kernel_key(), build_kernel)
+    step("data", digest((DATA / "fetch.py").read_bytes()), fetch_data)
+
+
+def check_machine() -> None:
+    """Names what is missing, in one sentence each."""
+    if sys.version_info < (3, 10):
+        sys.exit(f"Python {sys.version.split()[0]} is too old: install Python 3.10 or newer.")
+    for tool in ["cargo", "rustc"]:
+        if not shutil.which(tool):
+            sys.exit(f"{tool} is missing: install Rust from https://rustup.rs, then run the command again.")
+    if not any(shutil.which(tool) for tool in ["c++", "g++", "clang++"]):
+        sys.exit("A C++ compiler is missing: install one, such as Debian's package g++ or Xcode's command line tools.")
+    try:
+        import ensurepip  # noqa: F401
+    except ImportError:
+        sys.exit("Python's venv module is incomplete: install it, such as Debian's package python3-venv.")
+
+
+def nvidia_answers() -> bool:
+    try:
+        return subprocess.run(["nvidia-smi"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+    except OSError:
+        return False
+
+
+def step(name: str, key: str, action) -> None:
+    stamp = HOME / "stamps" / name
+    if stamp.exists() and stamp.read_text() == key:
+        print(f"[setup] {name}: done before", flush=True)
+        return
+    print(f"[setup] {name} ...", flush=True)
+    start = time.monotonic()
+    stamp.unlink(missing_ok=True)
+    action()
+    stamp.parent.mkdir(parents=True, exist_ok=True)
+    stamp.write_text(key)
+    print(f"[setup] {name}: {time.monotonic() - start:.0f} s", flush=True)
+
+
+def command(*arguments, what: str, **keywords) -> None:
+    """Runs a command; on failure says what failed and what to do."""
+    result = subprocess.run([str(argument) for argument in arguments], **keywords)
+    if result.returncode != 0:
+        sys.exit(f"{what} failed (see above): check the network and the free disk space, then run the command again.")
+
+
+def digest(*parts: bytes) -> str:
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(part)
+    return whole.hexdigest()
+
+
+def install_python(requirements: Path) -> None:
+    command(sys.executable, "-m", "venv", "--clear", VENV, what="Making the Python environment")
+    command(PYTHON, "-m", "pip", "install", "--quiet", "--requirement", requirements, what="Installing Jupyter")
+    (HOME / "stamps" / "libtorch").unlink(missing_ok=True)  # it lies in the environment that was just cleared
+
+
+def install_libtorch(cuda: bool) -> None:
+    packages = [f"torch=={TORCH_VERSION}"] if cuda else ["--no-deps", *CPU_SET]
+    # pip remarks on the packages left out of the CPU set; only its exit status matters.
+    command(PYTHON, "-m", "pip", "install", "--quiet", *packages, what="Installing libtorch",
+            stderr=None if cuda else subprocess.DEVNULL)
+
+
+def install_evcxr() -> None:
+    build = HOME / "build"
+    command("cargo", "install", "--locked", "--force", "evcxr_jupyter", "--version", EVCXR_VERSION, "--root",
+            EVCXR.parent.parent, "--target-dir", build, what="Building evcxr_jupyter", cwd=ROOT)
+    shutil.rmtree(build, ignore_errors=True)
+
+
+def kernel_key() -> str:
+    """Changes with whatever is compiled into the kernel's template."""
+    sources = [path for path in sorted((ROOT / "stemm").rglob("*")) if path.is_file()]
+    rustc = subprocess.run(["rustc", "--version"], cwd=ROOT, capture_output=True).stdout
+    parts = [path.read_bytes() for path in [ROOT / "Cargo.lock", Path(__file__), *sources]]
+    return digest(str(ROOT).encode(), rustc, *parts)
+
+
+def build_kernel() -> None:
+    """Compiles the crate and its dependencies as the kernel will ask for them, by running the kernel once."""
+    EVCXR_CONFIG.mkdir(parents=True, exist_ok=True)
+    (KERNELS / ".cargo").mkdir(parents=True, exist_ok=True)
+    TEMPLATE.mkdir(parents=True, exist_ok=True)
+    # A kernel directory lies below this file, so that cargo reads it: dependencies without debug assertions.
+    (KERNELS / ".cargo" / "config.toml").write_text(
+        '[profile.dev.package."*"]\ndebug-assertions = false\noverflow-checks = false\n'
+        # The whole crate is a dependency of a cell; rust-analyzer reads only what this machine compiles.
+        f'[build]\ntarget = "{host_target()}"\n')
+    shutil.copy(ROOT / "Cargo.lock", TEMPLATE / "Cargo.lock")
+    specification = JUPYTER / "kernels" / "stemm"
+    specification.mkdir(parents=True, exist_ok=True)
+    (specification / "kernel.json").write_text(json.dumps({
+        "argv": [str(PYTHON), str(ROOT / "scripts" / "kernel.py"), "{connection_file}"],
+        "display_name": "Rust (stemm)",
+        "language": "rust",
+        "interrupt_mode": "message",
+        "env": {"STEMM_HOME": str(HOME)},
+    }, indent=1))
+    write_evcxr_config(offline=False)
+    command(PYTHON, ROOT / "scripts" / "warm_up.py", what="Building the kernel", env=environment(), cwd=ROOT)
+    write_evcxr_config(offline=True)
+
+
+def write_evcxr_config(offline: bool) -> None:
+    crate = json.dumps(str(ROOT / "stemm"))
+    (EVCXR_CONFIG / "evcxr.toml").write_text(
+        f"[evcxr]\noffline_mode = {str(offline).lower()}\n[dependencies]\nstemm = {{ path = {crate} }}\n")
+
+
+def host_target() -> str:
+    lines = subprocess.run(["rustc", "-vV"], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+    return next(line.removeprefix("host: ") for line in lines if line.startswith("host: "))
+
+
+def fetch_data() -> None:
+    command(sys.executable, DATA / "fetch.py", "fashion-mnist", what="Fetching Fashion-MNIST")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("Interrupted; the steps that are done stay done.")
