@@ -20,7 +20,7 @@ use crate::evaluate::{Tally, loss_and_accuracy};
 use crate::network::{Model, Network, Params, check_models};
 use crate::progress::Progress;
 use crate::rng::{Purpose, rng};
-use crate::train::{Adam, check_learning_rate, positive};
+use crate::train::{Adam, check_classes, check_learning_rate, positive};
 
 /// How the mixture weights `λ` of a step are drawn; they are at least 0 and sum to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +102,7 @@ impl Aligner for SteMm {
         positive("batch_size", self.batch_size)?;
         positive("max_sweeps", self.max_sweeps)?;
         check_learning_rate(self.learning_rate)?;
+        check_classes(&models[0].network, &data.train)?;
         let start = Instant::now();
         let network = &models[0].network;
         let spec = network.permutation_spec();

@@ -10,7 +10,7 @@ pub use history::{Epoch, History};
 use std::path::PathBuf;
 use std::time::Instant;
 
-use crate::data::{Order, Splits};
+use crate::data::{Dataset, Order, Splits};
 use crate::error::{Error, Result};
 use crate::evaluate::{Tally, loss_and_accuracy};
 use crate::network::{Model, Network};
@@ -99,6 +99,7 @@ impl Trainer {
     /// training.
     pub fn train(&self, network: &Network, data: &Splits, seeds: &[u64]) -> Result<Training> {
         self.check(seeds)?;
+        check_classes(network, &data.train)?;
         let mut training = Training { models: Vec::new(), history: History::default() };
         let mut task = self.progress.task(
             format!("training {} models", seeds.len()),
@@ -187,6 +188,18 @@ impl Trainer {
             _ => false,
         }
     }
+}
+
+/// Labels must name outputs of the network; libtorch would abort on others on a GPU.
+pub(crate) fn check_classes(network: &Network, data: &Dataset) -> Result<()> {
+    let classes = network.output_shape().iter().product();
+    if data.classes() > classes {
+        let labels = Vec::<i64>::try_from(data.labels())?;
+        if let Some(index) = labels.iter().position(|&label| label >= classes) {
+            return Err(Error::LabelOutOfRange { index, label: labels[index], classes });
+        }
+    }
+    Ok(())
 }
 
 /// A count that must not be zero.

@@ -1,0 +1,157 @@
+//! Alignment end to end: permuted models compute the same function, weight matching climbs and recovers hidden
+//! permutations, warm starts change nothing but time, STE-MM beats naive averaging.
+
+use proptest::prelude::*;
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use stemm::prelude::*;
+
+fn model(widths: &[i64], seed: u64) -> Model {
+    let network = Network::mlp(widths).unwrap();
+    let params = network.init(seed, Device::Cpu).unwrap();
+    Model::new(network, params).unwrap()
+}
+
+fn random_permutations(model: &Model, seed: u64) -> Permutations {
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    let groups = model.network.permutation_spec();
+    let shuffled = groups.groups().iter().map(|group| {
+        let mut order: Vec<i64> = (0..group.size as i64).collect();
+        order.shuffle(&mut rng);
+        Permutation::new(order).unwrap()
+    });
+    Permutations(shuffled.collect())
+}
+
+fn permuted(model: &Model, permutations: &Permutations) -> Model {
+    let params = permutations.apply(&model.network.permutation_spec(), &model.params).unwrap();
+    Model::new(model.network.clone(), params).unwrap()
+}
+
+fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
+    (a - b).abs().max().double_value(&[])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn permuted_model_computes_the_same_function(
+        widths in proptest::collection::vec(1i64..9, 2..6), seed in 0u64..1000,
+    ) {
+        let original = model(&widths, seed);
+        let moved = permuted(&original, &random_permutations(&original, seed + 1));
+        let x = Tensor::randn([5, widths[0]], (Kind::Float, Device::Cpu));
+        let (a, b) = (original.forward(&x).unwrap(), moved.forward(&x).unwrap());
+        prop_assert!(largest_difference(&a, &b) <= 1e-4 * (1.0 + a.abs().max().double_value(&[])));
+    }
+
+    #[test]
+    fn then_and_inverse_are_the_group_laws(n in 1usize..20, seed in 0u64..1000) {
+        let of = model(&[1, n as i64, 1], 0);
+        let (p, q) = (random_permutations(&of, seed).0.remove(0), random_permutations(&of, seed + 7).0.remove(0));
+        prop_assert_eq!(p.then(&p.inverse()).unwrap(), Permutation::identity(n));
+        prop_assert_eq!(p.then(&q).unwrap().inverse(), q.inverse().then(&p.inverse()).unwrap());
+        let twice = permuted(&permuted(&of, &Permutations(vec![p.clone()])), &Permutations(vec![q.clone()]));
+        let once = permuted(&of, &Permutations(vec![p.then(&q).unwrap()]));
+        prop_assert!(twice.params.tensors().iter().zip(once.params.tensors()).all(|(a, b)| a == b));
+    }
+}
+
+#[test]
+fn permutation_of_double_precision_parameters_is_exact_to_1e_10() {
+    let original = model(&[6, 20, 30, 4], 1);
+    let double = |model: &Model| {
+        Params::new(model.params.iter().map(|(name, tensor)| (name.to_owned(), tensor.to_kind(Kind::Double))))
+    };
+    let moved = permuted(&original, &random_permutations(&original, 2));
+    let x = Tensor::randn([16, 6], (Kind::Double, Device::Cpu));
+    let a = original.network.forward(&double(&original), &x, Mode::Eval).unwrap();
+    let b = original.network.forward(&double(&moved), &x, Mode::Train).unwrap();
+    assert!(largest_difference(&a, &b) < 1e-10);
+}
+
+#[test]
+fn weight_matching_recovers_a_hidden_permutation_exactly() {
+    let data = blobs(0, Device::Cpu).unwrap();
+    for count in [2, 3, 4] {
+        let original = model(&[8, 40, 30, 50, 5], 3);
+        let hidden: Vec<Permutations> = (1..count).map(|seed| random_permutations(&original, seed)).collect();
+        let mut models = vec![original.clone()];
+        models.extend(hidden.iter().map(|own| permuted(&original, own)));
+        let alignment = WeightMatching::default().align(&models, &data).unwrap();
+        assert!(alignment.converged);
+        for (found, hidden) in alignment.permutations[1..].iter().zip(&hidden) {
+            let undo: Vec<Permutation> = hidden.0.iter().map(Permutation::inverse).collect();
+            assert_eq!(found.0, undo, "{count} models");
+        }
+    }
+}
+
+#[test]
+fn weight_matching_never_lowers_its_objective() {
+    let data = blobs(0, Device::Cpu).unwrap();
+    for count in [2, 3, 5] {
+        let models: Vec<Model> = (0..count).map(|seed| model(&[8, 40, 30, 50, 5], seed)).collect();
+        let alignment = WeightMatching::default().align(&models, &data).unwrap();
+        let objectives: Vec<f64> = alignment.history.iter().filter_map(|record| record.objective).collect();
+        assert!(objectives.len() > 1, "{count} models");
+        for pair in objectives.windows(2) {
+            assert!(pair[1] >= pair[0] - 1e-5 * pair[0].abs(), "{count} models: {objectives:?}");
+        }
+        // The objective that is reported is the sum of inner products of what is returned.
+        let aligned = alignment.apply(&models).unwrap();
+        let mut sum = 0.0;
+        for (index, a) in aligned.iter().enumerate() {
+            for b in &aligned[..index] {
+                sum += a.params.dot(&b.params).unwrap();
+            }
+        }
+        let last = objectives[objectives.len() - 1];
+        assert!((sum - last).abs() < 1e-4 * last.abs(), "{count} models: {sum} {last}");
+    }
+}
+
+#[test]
+fn warm_start_and_plain_solver_find_the_same_permutations() {
+    let data = blobs(0, Device::Cpu).unwrap();
+    let models: Vec<Model> = (0..4).map(|seed| model(&[16, 40, 30, 4], seed)).collect();
+    for pair in [&models[..2], &models[..4]] {
+        let find = |solver| WeightMatching { solver, ..WeightMatching::default() }.align(pair, &data).unwrap();
+        assert_eq!(find(Solver::WarmStarted).permutations, find(Solver::Plain).permutations);
+    }
+    let find = |solver| {
+        let settings = SteMm { epochs: 2, batch_size: 64, solver, ..SteMm::default() };
+        settings.align(&models[..3], &data).unwrap().permutations
+    };
+    assert_eq!(find(Solver::WarmStarted), find(Solver::Plain));
+}
+
+#[test]
+fn ste_mm_merges_three_networks_into_one_that_works() {
+    let data = blobs(0, Device::Cpu).unwrap();
+    let network = Network::mlp(&[16, 64, 64, 4]).unwrap();
+    let trainer = Trainer { epochs: 30, batch_size: 64, ..Trainer::default() };
+    let training = trainer.train(&network, &data, &[0, 1, 2]).unwrap();
+    let naive = Alignment::naive(&training.models).unwrap();
+    for mixing in [Mixing::Uniforms, Mixing::Midpoint] {
+        let settings = SteMm { epochs: 10, batch_size: 64, mixing, ..SteMm::default() };
+        let aligned = settings.align(&training.models, &data).unwrap();
+        let table = compare(&training, &[&naive, &aligned], &data.test).unwrap();
+        let loss = |method: &str| table.rows.iter().find(|row| row.method == method).unwrap().test_loss;
+        let mean = (0..3).map(|index| loss(&format!("model {index}"))).sum::<f64>() / 3.0;
+        assert!(loss("ste-mm") < loss("naive"), "{:?}", table.rows);
+        assert!(loss("ste-mm") < mean + 0.1, "{:?}", table.rows);
+        let after = barriers("aligned", &aligned.apply(&training.models).unwrap(), &data.test, 5).unwrap();
+        let before = barriers("naive", &training.models, &data.test, 5).unwrap();
+        assert!(after.mean_loss_barrier() < before.mean_loss_barrier());
+    }
+}
+
+#[test]
+fn same_seed_gives_the_same_permutations() {
+    let data = blobs(0, Device::Cpu).unwrap();
+    let models: Vec<Model> = (0..3).map(|seed| model(&[16, 20, 20, 4], seed)).collect();
+    let find = |seed| SteMm { epochs: 1, batch_size: 64, seed, ..SteMm::default() }.align(&models, &data).unwrap();
+    assert_eq!(find(5).permutations, find(5).permutations);
+}

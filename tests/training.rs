@@ -1,0 +1,103 @@
+//! Training: the same seed gives the same bits, and an interrupted training ends where an uninterrupted one does.
+
+use std::path::PathBuf;
+
+use stemm::Error;
+use stemm::prelude::*;
+
+fn folder(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("stemm-{name}-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    folder
+}
+
+fn network() -> Network {
+    Network::mlp(&[16, 24, 24, 4]).unwrap()
+}
+
+fn trainer(epochs: usize) -> Trainer {
+    Trainer { epochs, batch_size: 64, ..Trainer::default() }
+}
+
+fn equal_bits(a: &Model, b: &Model) -> bool {
+    a.params.iter().zip(b.params.iter()).all(|((name, x), (other, y))| name == other && x == y)
+}
+
+#[test]
+fn same_seed_same_bits_and_different_seeds_differ() {
+    let data = blobs(0, Device::Cpu).unwrap();
+    let train = |seeds: &[u64]| trainer(3).train(&network(), &data, seeds).unwrap().models;
+    let (first, second) = (train(&[1, 2]), train(&[2, 1]));
+    assert!(equal_bits(&first[0], &second[1]) && equal_bits(&first[1], &second[0]));
+    assert!(!equal_bits(&first[0], &first[1]));
+}
+
+#[test]
+fn training_learns() {
+    let data = blobs(0, Device::Cpu).unwrap();
+    let training = trainer(20).train(&network(), &data, &[0]).unwrap();
+    let epochs = &training.history.epochs;
+    assert_eq!(epochs.len(), 20);
+    assert!(epochs[19].held_out_accuracy > 0.9 && epochs[19].train_loss < epochs[0].train_loss / 2.0, "{epochs:?}");
+}
+
+#[test]
+fn interrupted_training_goes_on_to_the_same_bits() {
+    let data = blobs(0, Device::Cpu).unwrap();
+    let folder = folder("resume");
+    let kept = |epochs| Trainer { checkpoints: Some(folder.clone()), ..trainer(epochs) };
+    kept(2).train(&network(), &data, &[3]).unwrap();
+    let resumed = kept(5).train(&network(), &data, &[3]).unwrap();
+    let straight = trainer(5).train(&network(), &data, &[3]).unwrap();
+    assert!(equal_bits(&resumed.models[0], &straight.models[0]));
+    assert_eq!(resumed.history.epochs.len(), 5);
+    // A checkpoint is a model file as well.
+    assert!(equal_bits(&Model::load(folder.join("seed3.safetensors"), Device::Cpu).unwrap(), &straight.models[0]));
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn checkpoint_of_another_training_is_refused_and_kept() {
+    let data = blobs(0, Device::Cpu).unwrap();
+    let folder = folder("mismatch");
+    let kept = Trainer { checkpoints: Some(folder.clone()), ..trainer(1) };
+    kept.train(&network(), &data, &[0]).unwrap();
+    let before = std::fs::read(folder.join("seed0.safetensors")).unwrap();
+    let other = Trainer { batch_size: 32, ..kept.clone() }.train(&network(), &data, &[0]).unwrap_err();
+    assert!(matches!(other, Error::CheckpointMismatch { .. }), "{other}");
+    let other = kept.train(&Network::mlp(&[16, 8, 4]).unwrap(), &data, &[0]).unwrap_err();
+    assert!(matches!(other, Error::CheckpointMismatch { field: "network", .. }), "{other}");
+    std::fs::write(folder.join("seed0.safetensors"), &before[..before.len() / 2]).unwrap();
+    let truncated = kept.train(&network(), &data, &[0]).unwrap_err();
+    assert!(matches!(truncated, Error::Corrupt { .. }), "{truncated}");
+    assert!(folder.join("seed0.safetensors").exists());
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn early_stopping_returns_the_best_epoch_also_after_a_resumption() {
+    let data = blobs(0, Device::Cpu).unwrap();
+    let folder = folder("patience");
+    let eager = |epochs| Trainer { patience: Some(2), learning_rate: 0.05, ..trainer(epochs) };
+    let straight = eager(60).train(&network(), &data, &[0]).unwrap();
+    let epochs = &straight.history.epochs;
+    assert!(epochs.len() < 60, "never stopped");
+    let best = epochs.iter().min_by(|a, b| a.held_out_loss.total_cmp(&b.held_out_loss)).unwrap();
+    assert_eq!(epochs.len(), best.epoch + 2);
+    let exact = Trainer { patience: None, epochs: best.epoch, ..eager(60) };
+    assert!(equal_bits(&straight.models[0], &exact.train(&network(), &data, &[0]).unwrap().models[0]));
+    let kept = |epochs| Trainer { checkpoints: Some(folder.clone()), ..eager(epochs) };
+    kept(best.epoch).train(&network(), &data, &[0]).unwrap();
+    assert!(equal_bits(&straight.models[0], &kept(60).train(&network(), &data, &[0]).unwrap().models[0]));
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn saved_model_comes_back_bit_for_bit() {
+    let path = folder("model").join("deep").join("model.safetensors");
+    let model = Model::new(network(), network().init(4, Device::Cpu).unwrap()).unwrap();
+    model.save(&path).unwrap();
+    assert!(equal_bits(&model, &Model::load(&path, Device::Cpu).unwrap()));
+    assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "temporary files are left over");
+    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+}
