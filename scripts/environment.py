@@ -1,6 +1,7 @@
 """Where everything of the set-up lies, and the environment in which the tools run. No packages needed."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -29,6 +30,7 @@ def torch_folder() -> Path:
 def environment() -> dict[str, str]:
     """The variables under which cargo, the kernel and Jupyter find each other."""
     torch = torch_folder()
+    channel = re.search(r'channel = "(.+)"', (ROOT / "rust-toolchain.toml").read_text()).group(1)
     library_path = [str(torch / "lib"), os.environ.get("LD_LIBRARY_PATH", "")]
     return {
         **os.environ,
@@ -37,6 +39,8 @@ def environment() -> dict[str, str]:
         "LIBTORCH_LIB": str(torch),
         "LIBTORCH_INCLUDE": str(torch),
         "LD_LIBRARY_PATH": os.pathsep.join(filter(None, library_path)),
+        # A kernel runs outside the checkout, where rust-toolchain.toml does not reach.
+        "RUSTUP_TOOLCHAIN": os.environ.get("RUSTUP_TOOLCHAIN", channel),
         "CARGO_TARGET_DIR": str(HOME / "target"),
         "JUPYTER_DATA_DIR": str(JUPYTER),
         # Each cell links its own copy of polars: without a bound every one of them could start a pool as large as the machine.
