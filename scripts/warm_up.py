@@ -1,5 +1,6 @@
-"""Compiles the template by running a kernel in the template directory itself, and says what it prints meanwhile."""
+"""Compiles the template by running a kernel in the template directory itself; cargo's progress goes to standard error."""
 
+import subprocess
 import sys
 
 from jupyter_client.manager import KernelManager
@@ -13,15 +14,16 @@ HOUR = 3600
 def main() -> None:
     manager = KernelManager(kernel_name="stemm")
     manager.kernel_spec.argv = [sys.executable, __file__, "{connection_file}"]
-    manager.start_kernel()
+    manager.start_kernel(stdout=subprocess.DEVNULL)
     client = manager.client()
     client.start_channels()
     try:
         client.wait_for_ready(timeout=HOUR)
         for cell in FIRST_CELLS:
-            reply = client.execute_interactive(cell, timeout=HOUR, allow_stdin=False)
-            if reply["content"]["status"] != "ok":
-                sys.exit("The kernel does not run its first cells; see above.")
+            answers = []
+            client.execute_interactive(cell, timeout=HOUR, allow_stdin=False, output_hook=answers.append)
+            if not any(answer["msg_type"] == "execute_result" for answer in answers):
+                sys.exit(f"The kernel does not run its first cells: {[answer['content'] for answer in answers]}")
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=False)

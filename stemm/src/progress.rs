@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 pub enum Progress {
     /// Nowhere.
     Silent,
-    /// Whole lines on standard output, at most one in two seconds: notebooks cannot redraw a line.
+    /// Whole lines on standard output, at most one in five seconds: notebooks cannot redraw a line.
     Lines,
     /// One line on standard error that redraws itself.
     Redraw,
@@ -49,7 +49,7 @@ impl Task {
         self.done += 1;
         let pace = match self.progress {
             Progress::Silent => return,
-            Progress::Lines => Duration::from_secs(2),
+            Progress::Lines => Duration::from_secs(5),
             Progress::Redraw => Duration::from_millis(100),
         };
         let finished = self.done == self.total;

@@ -150,8 +150,8 @@ impl Alignment {
         let title = format!("Alignment by {}", self.method);
         let objective = points(|row| row.objective);
         if objective.is_empty() {
-            let merged = Series::new("merged network, held out", points(|row| row.merged_loss));
-            let mixtures = Series::new("random mixtures, training batches", points(|row| row.mixture_loss)).dashed();
+            let merged = Series::new("merged, held out", points(|row| row.merged_loss));
+            let mixtures = Series::new("mixtures, train", points(|row| row.mixture_loss)).dashed();
             Lines::new(title, "epoch", "loss (nats)").series([merged, mixtures]).into()
         } else {
             Lines::new(title, "sweep", "sum of inner products").series([Series::new("objective", objective)]).into()

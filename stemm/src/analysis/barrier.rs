@@ -190,13 +190,25 @@ impl Barriers {
 
     /// The loss barriers of all pairs as a heat map.
     pub fn chart(&self) -> Chart {
+        self.chart_beside(&[])
+    }
+
+    /// The heat map beside those of `others`, in the same colours.
+    pub fn chart_beside(&self, others: &[&Barriers]) -> Chart {
+        let all = || std::iter::once(self).chain(others.iter().copied());
+        let highest = all().flat_map(|barriers| barriers.curves.iter().map(Curve::loss_barrier)).fold(0.0, f64::max);
+        let first = self.heatmap(highest).into();
+        others.iter().fold(first, |chart: Chart, other| chart.beside(other.heatmap(highest).into()))
+    }
+
+    fn heatmap(&self, highest: f64) -> Heatmap {
         let mut values = vec![vec![None; self.models]; self.models];
         for curve in &self.curves {
             values[curve.from][curve.to] = Some(curve.loss_barrier());
             values[curve.to][curve.from] = Some(curve.loss_barrier());
         }
         let names = (0..self.models).map(|model| format!("model {model}")).collect();
-        Heatmap::new(format!("Loss barrier (nats), {}", self.label), names, values).into()
+        Heatmap::new(format!("Loss barrier (nats), {}", self.label), names, values).highest(highest)
     }
 
     /// The losses along all paths, together with those of `others` (the same pairs, aligned, say).

@@ -13,6 +13,7 @@ pub struct Heatmap {
     title: String,
     names: Vec<String>,
     values: Vec<Vec<Option<f64>>>,
+    highest: Option<f64>,
 }
 
 /// Width of the colour bar with its labels.
@@ -21,7 +22,13 @@ const BAR: u32 = 80;
 impl Heatmap {
     /// A map of a square matrix whose rows and columns have the same names.
     pub fn new(title: impl Into<String>, names: Vec<String>, values: Vec<Vec<Option<f64>>>) -> Heatmap {
-        Heatmap { title: title.into(), names, values }
+        Heatmap { title: title.into(), names, values, highest: None }
+    }
+
+    /// The value of the darkest colour; by default the highest of the map. Maps to be compared need the same.
+    pub fn highest(mut self, value: f64) -> Heatmap {
+        self.highest = Some(value);
+        self
     }
 
     pub(super) fn title(&self) -> &str {
@@ -41,7 +48,7 @@ impl Heatmap {
         let side = ((height as i32 - top - 40).min(width as i32 - left - BAR as i32 - 30) / n).max(1);
         let left = left + (width as i32 - left - BAR as i32 - 30 - side * n).max(0) / 2;
         let all = || self.values.iter().flatten().flatten().copied().filter(|value| value.is_finite());
-        let (low, high) = (all().fold(0.0, f64::min), all().fold(f64::MIN_POSITIVE, f64::max));
+        let (low, high) = (all().fold(0.0, f64::min), all().chain(self.highest).fold(f64::MIN_POSITIVE, f64::max));
         let share = |value: f64| ((value - low) / (high - low)).clamp(0.0, 1.0);
         let center = Pos::new(HPos::Center, VPos::Center);
         for (row, values) in (0..).zip(&self.values) {

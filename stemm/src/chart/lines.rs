@@ -62,22 +62,28 @@ impl Lines {
 
     pub(super) fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Drawn {
         let (width, _) = area.dim_in_pixel();
+        let named = || self.series.iter().enumerate().filter(|(_, series)| !series.name.is_empty());
+        // The axis already says what a single line is.
+        let legend_needed = named().count() > 1;
         let longest = self.series.iter().map(|series| series.name.chars().count() as u32).max().unwrap_or(0);
-        let legend_width = if longest > 0 { (50 + CHARACTER * longest).min(width / 2) } else { 0 };
+        let legend_width = if legend_needed { (50 + CHARACTER * longest).min(width / 2) } else { 0 };
         let (plot, legend) = area.split_horizontally(width - legend_width);
         let points = || self.series.iter().flat_map(|series| &series.points);
+        // Epochs and sweeps are whole numbers: no ticks between them.
+        let x_range = padded_range(points().map(|p| p.0));
+        let x_labels = if points().all(|p| p.0.fract() == 0.0) { 8.min(x_range.end as usize + 1) } else { 8 };
         let mut chart = ChartBuilder::on(&plot)
             .caption(&self.title, ink(TITLE))
             .margin(10)
             .x_label_area_size(45)
             .y_label_area_size(62)
-            .build_cartesian_2d(padded_range(points().map(|p| p.0)), padded_range(points().map(|p| p.1)))
+            .build_cartesian_2d(x_range, padded_range(points().map(|p| p.1)))
             .map_err(text)?;
         chart
             .configure_mesh()
             .x_desc(&self.x)
             .y_desc(&self.y)
-            .x_labels(8)
+            .x_labels(x_labels)
             .y_labels(8)
             .light_line_style(WHITE.mix(0.0))
             .bold_line_style(GRID)
@@ -100,8 +106,7 @@ impl Lines {
                 chart.draw_series(dots.into_iter().map(|p| Circle::new(p, 2, style.filled()))).map_err(text)?;
             }
         }
-        let named = self.series.iter().enumerate().filter(|(_, series)| !series.name.is_empty());
-        for (row, (index, series)) in (0..).zip(named) {
+        for (row, (index, series)) in (0..).zip(named().filter(|_| legend_needed)) {
             let y = 55 + 22 * row;
             let style = self.style(index);
             let dashes: &[(i32, i32)] = if series.dashed { &[(0, 8), (13, 21)] } else { &[(0, 22)] };
