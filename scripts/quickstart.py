@@ -14,7 +14,7 @@ TARGET = OUT / "quickstart"
 
 
 def main() -> None:
-    print("[quickstart] running notebooks/00_quickstart.ipynb in the Rust kernel, about 4 minutes ...", flush=True)
+    print("[quickstart] running notebooks/00_quickstart.ipynb in the Rust kernel, about 3 minutes on 2 cores ...", flush=True)
     start = time.monotonic()
     TARGET.mkdir(parents=True, exist_ok=True)
     table = TARGET / "results.csv"

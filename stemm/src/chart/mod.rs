@@ -99,7 +99,7 @@ impl Chart {
     /// Width and height in pixels: one panel fills a notebook's width, several share it.
     fn size(&self) -> (u32, u32) {
         let panels = self.panels.len() as u32;
-        if panels == 1 { (760, 400) } else { (470 * panels, 400) }
+        if panels == 1 { (760, 400) } else { (380 * panels, 320) }
     }
 
     fn draw<DB: DrawingBackend>(&self, root: &Area<DB>) -> Result<()> {
@@ -223,7 +223,7 @@ mod tests {
             assert!(svg.starts_with("<svg") && svg.contains(&chart.titles()), "{svg}");
             assert!(chart.png().unwrap().starts_with(b"\x89PNG"));
         }
-        assert_eq!(Chart::from(lines.clone()).beside(lines.into()).size().0, 940);
+        assert_eq!(Chart::from(lines.clone()).beside(lines.into()).size().0, 760);
     }
 
     #[test]
