@@ -12,7 +12,8 @@ from pathlib import Path
 from environment import EVCXR, EVCXR_CONFIG, KERNELS, TEMPLATE, environment
 
 # What cargo and evcxr write again for each cell must not be shared.
-OWN = ["incremental", ".cargo-lock", "src", ".cargo"]
+OWN = ["incremental", ".cargo-lock"]
+OWN_AT_THE_TOP = ["src", ".cargo"]
 
 
 def alive(pid: int) -> bool:
@@ -34,7 +35,8 @@ def remove_abandoned() -> None:
 
 def left_out(folder: str, names: list[str]) -> list[str]:
     cell_crate = [name for name in names if name.startswith(("ctx-", "libctx", "libcode_", "ctx."))]
-    return cell_crate + [name for name in names if name in OWN]
+    own = OWN + OWN_AT_THE_TOP if Path(folder) == TEMPLATE else OWN
+    return cell_crate + [name for name in names if name in own]
 
 
 def link_or_copy(source: str, target: str) -> str:
