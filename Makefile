@@ -24,7 +24,7 @@ quickstart: setup
 
 lab: setup
 	$(RUN) jupyter trust notebooks/*.ipynb
-	$(RUN) jupyter lab --notebook-dir=notebooks $(LAB_OPTIONS)
+	$(RUN) jupyter lab --notebook-dir=notebooks --MultiKernelManager.default_kernel_name=stemm $(LAB_OPTIONS)
 
 test: setup
 	$(RUN) cargo fmt --all --check
