@@ -18,7 +18,7 @@ from environment import (DATA, EVCXR, EVCXR_CONFIG, HOME, JUPYTER, KERNELS, PYTH
 
 EVCXR_VERSION = "0.22.0"
 TORCH_VERSION = "2.11.0"  # what tch 0.24 is made for
-# libtorch_cpu.so needs these two CUDA libraries even without a GPU; the whole CUDA set is 3.4 GB more.
+# libtorch_cpu.so needs these two CUDA libraries even without a GPU; the whole CUDA set is several times as large.
 CPU_SET = [f"torch=={TORCH_VERSION}", "nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cupti==13.0.85"]
 
 

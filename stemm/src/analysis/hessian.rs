@@ -16,7 +16,6 @@ use crate::frame::{column, frame};
 use crate::network::{Mode, Model, Params};
 use crate::progress::{Progress, Task};
 use crate::rng::{Purpose, rng};
-use crate::train::positive;
 
 /// Which trace is estimated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,10 +95,9 @@ impl Hutchinson {
     /// # Errors
     /// Fewer than two vectors (no standard error), NaN weights, data that do not fit.
     pub fn traces(&self, models: &[(&str, &Model)], data: &Dataset) -> Result<Traces> {
-        positive("vectors", self.vectors)?;
         if self.vectors < 2 {
             let requirement = "at least 2, since one has no standard error";
-            return Err(Error::Setting { setting: "vectors", value: "1".into(), requirement });
+            return Err(Error::Setting { setting: "vectors", value: self.vectors.to_string(), requirement });
         }
         let steps = models.len() * data.batch_count(EVALUATION_BATCH);
         let mut task = self.progress.task("Hessian trace", steps);

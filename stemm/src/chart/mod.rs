@@ -36,8 +36,8 @@ const FONT: &str = "sans-serif";
 const TEXT: u32 = 15;
 const TITLE: u32 = 18;
 
-type Area<'a, DB> = DrawingArea<DB, Shift>;
-/// An area of a backend, with the lifetime that plotters leaves out.
+type Area<DB> = DrawingArea<DB, Shift>;
+/// Outcome of drawing on any backend: their errors have different types, so only the text is kept.
 type Drawn = Result<(), String>;
 
 /// A drawing of a result: shows itself in a notebook, saves itself as SVG or PNG.
