@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -31,7 +32,13 @@ def environment() -> dict[str, str]:
     """The variables under which cargo, the kernel and Jupyter find each other."""
     torch = torch_folder()
     channel = re.search(r'channel = "(.+)"', (ROOT / "rust-toolchain.toml").read_text()).group(1)
-    library_path = [str(torch / "lib"), os.environ.get("LD_LIBRARY_PATH", "")]
+    # A kernel runs outside the checkout, where rust-toolchain.toml does not reach.
+    toolchain = os.environ.get("RUSTUP_TOOLCHAIN", channel)
+    # evcxr links cells to Rust's standard library dynamically, and the relative path that rustc notes in them misses it
+    # wherever a kernel's directory shares a parent with the toolchain, such as the home directory.
+    rust_libraries = subprocess.run(["rustc", "--print", "target-libdir"], capture_output=True, text=True, check=True,
+                                    env={**os.environ, "RUSTUP_TOOLCHAIN": toolchain}).stdout.strip()
+    library_path = [str(torch / "lib"), rust_libraries, os.environ.get("LD_LIBRARY_PATH", "")]
     return {
         **os.environ,
         "PATH": os.pathsep.join([str(VENV / "bin"), os.environ.get("PATH", "")]),
@@ -39,8 +46,7 @@ def environment() -> dict[str, str]:
         "LIBTORCH_LIB": str(torch),
         "LIBTORCH_INCLUDE": str(torch),
         "LD_LIBRARY_PATH": os.pathsep.join(filter(None, library_path)),
-        # A kernel runs outside the checkout, where rust-toolchain.toml does not reach.
-        "RUSTUP_TOOLCHAIN": os.environ.get("RUSTUP_TOOLCHAIN", channel),
+        "RUSTUP_TOOLCHAIN": toolchain,
         "CARGO_TARGET_DIR": str(HOME / "target"),
         "JUPYTER_DATA_DIR": str(JUPYTER),
         # Each cell links its own copy of polars: without a bound every one of them could start a pool as large as the machine.
