@@ -61,13 +61,11 @@ proptest! {
 #[test]
 fn permutation_of_double_precision_parameters_is_exact_to_1e_10() {
     let original = model(&[6, 20, 30, 4], 1);
-    let double = |model: &Model| {
-        Params::new(model.params.iter().map(|(name, tensor)| (name.to_owned(), tensor.to_kind(Kind::Double))))
-    };
+    let double = |model: &Model| model.params.to_kind(Kind::Double).unwrap();
     let moved = permuted(&original, &random_permutations(&original, 2));
     let x = Tensor::randn([16, 6], (Kind::Double, Device::Cpu));
     let a = original.network.forward(&double(&original), &x, Mode::Eval).unwrap();
-    let b = original.network.forward(&double(&moved), &x, Mode::Train).unwrap();
+    let b = original.network.forward(&double(&moved), &x, Mode::Train { seed: 0 }).unwrap();
     assert!(largest_difference(&a, &b) < 1e-10);
 }
 
@@ -137,13 +135,14 @@ fn ste_mm_merges_three_networks_into_one_that_works() {
     for mixing in [Mixing::Uniforms, Mixing::Midpoint] {
         let settings = SteMm { epochs: 10, batch_size: 64, mixing, ..SteMm::default() };
         let aligned = settings.align(&training.models, &data).unwrap();
-        let table = compare(&training, &[&naive, &aligned], &data.test).unwrap();
+        let table = compare(&training, &[&naive, &aligned], &data).unwrap();
         let loss = |method: &str| table.rows.iter().find(|row| row.method == method).unwrap().test_loss;
         let mean = (0..3).map(|index| loss(&format!("model {index}"))).sum::<f64>() / 3.0;
         assert!(loss("ste-mm") < loss("naive"), "{:?}", table.rows);
         assert!(loss("ste-mm") < mean + 0.1, "{:?}", table.rows);
-        let after = barriers("aligned", &aligned.apply(&training.models).unwrap(), &data.test, 5).unwrap();
-        let before = barriers("naive", &training.models, &data.test, 5).unwrap();
+        let walk = Interpolation { points: 5, ..Interpolation::default() };
+        let after = walk.barriers("aligned", &aligned.apply(&training.models).unwrap(), &data).unwrap();
+        let before = walk.barriers("naive", &training.models, &data).unwrap();
         assert!(after.mean_loss_barrier() < before.mean_loss_barrier());
     }
 }

@@ -20,7 +20,10 @@ fn one_model_only() {
         let error = aligner.align(&[model(&[16, 8, 4], 0)], &data).unwrap_err();
         assert!(matches!(error, Error::TooFewModels { found: 1, needed: 2, .. }), "{error}");
     }
-    assert!(matches!(merge(&[]).unwrap_err(), Error::TooFewModels { found: 0, .. }));
+    assert!(matches!(
+        merge(&[], &blobs(0, Device::Cpu).unwrap().train).unwrap_err(),
+        Error::TooFewModels { found: 0, .. }
+    ));
 }
 
 #[test]
@@ -30,16 +33,19 @@ fn models_of_different_networks() {
     for aligner in aligners() {
         assert!(matches!(aligner.align(&models, &data).unwrap_err(), Error::NetworkMismatch { index: 1 }));
     }
-    assert!(matches!(merge(&models).unwrap_err(), Error::NetworkMismatch { index: 1 }));
+    assert!(matches!(merge(&models, &data.train).unwrap_err(), Error::NetworkMismatch { index: 1 }));
 }
 
 #[test]
 fn nan_weights_are_named() {
     let data = blobs(0, Device::Cpu).unwrap();
     let good = model(&[16, 8, 4], 0);
-    let spoilt = Params::new(good.params.iter().map(|(name, tensor)| {
-        (name.to_owned(), if name == "layer2.weight" { tensor * f64::NAN } else { tensor.shallow_clone() })
-    }));
+    let spoilt = Params::new(
+        good.params.iter().map(|(name, tensor)| {
+            (name.to_owned(), if name == "layer2.weight" { tensor * f64::NAN } else { tensor.shallow_clone() })
+        }),
+        [],
+    );
     let bad = Model { network: good.network.clone(), params: spoilt };
     for aligner in aligners() {
         let error = aligner.align(&[good.clone(), bad.clone()], &data).unwrap_err();
@@ -51,16 +57,19 @@ fn nan_weights_are_named() {
 fn wrong_shapes_and_names_are_listed() {
     let network = Network::mlp(&[16, 8, 4]).unwrap();
     let params = network.init(0, Device::Cpu).unwrap();
-    let narrow = Params::new(params.iter().map(|(name, t)| {
-        (name.to_owned(), if name == "layer1.weight" { t.narrow(1, 0, 15) } else { t.shallow_clone() })
-    }));
+    let narrow = Params::new(
+        params.iter().map(|(name, t)| {
+            (name.to_owned(), if name == "layer1.weight" { t.narrow(1, 0, 15) } else { t.shallow_clone() })
+        }),
+        [],
+    );
     let error = Model::new(network.clone(), narrow).unwrap_err();
     assert!(
         matches!(&error, Error::ShapeMismatch { tensor, expected, found, .. }
             if tensor == "layer1.weight" && *expected == [8, 16] && *found == [8, 15]),
         "{error}"
     );
-    let renamed = Params::new(params.iter().map(|(name, t)| (name.replace("layer2", "head"), t.shallow_clone())));
+    let renamed = Params::new(params.iter().map(|(name, t)| (name.replace("layer2", "head"), t.shallow_clone())), []);
     let error = Model::new(network, renamed).unwrap_err();
     assert!(
         matches!(&error, Error::TensorNames { missing, surplus }

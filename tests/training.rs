@@ -78,13 +78,14 @@ fn checkpoint_of_another_training_is_refused_and_kept() {
 fn early_stopping_returns_the_best_epoch_also_after_a_resumption() {
     let data = blobs(0, Device::Cpu).unwrap();
     let folder = folder("patience");
-    let eager = |epochs| Trainer { patience: Some(2), learning_rate: 0.05, ..trainer(epochs) };
+    let eager =
+        |epochs| Trainer { patience: Some(2), choice: Choice::BestEpoch, learning_rate: 0.05, ..trainer(epochs) };
     let straight = eager(60).train(&network(), &data, &[0]).unwrap();
     let epochs = &straight.history.epochs;
     assert!(epochs.len() < 60, "never stopped");
     let best = epochs.iter().min_by(|a, b| a.held_out_loss.total_cmp(&b.held_out_loss)).unwrap();
     assert_eq!(epochs.len(), best.epoch + 2);
-    let exact = Trainer { patience: None, epochs: best.epoch, ..eager(60) };
+    let exact = Trainer { patience: None, choice: Choice::LastStep, epochs: best.epoch, ..eager(60) };
     assert!(equal_bits(&straight.models[0], &exact.train(&network(), &data, &[0]).unwrap().models[0]));
     let kept = |epochs| Trainer { checkpoints: Some(folder.clone()), ..eager(epochs) };
     kept(best.epoch).train(&network(), &data, &[0]).unwrap();

@@ -105,8 +105,35 @@ pub enum Error {
         /// The tensor.
         tensor: String,
     },
-    /// A network description does not fit together.
-    #[error("layer `{layer}` does not fit: {reason}; correct the description of the network")]
+    /// A file holds other tensors than the network needs.
+    #[error(
+        "{} does not fit this network: missing {missing:?}, surplus {surplus:?}, wrong shape {misshapen:?}; load it with the network it was saved from, or give a list of names that differ",
+        path.display()
+    )]
+    StateDict {
+        /// The file.
+        path: PathBuf,
+        /// Names that the network needs and the file lacks.
+        missing: Vec<String>,
+        /// Names that the network does not know.
+        surplus: Vec<String>,
+        /// Names with the shape found and the shape expected.
+        misshapen: Vec<String>,
+    },
+    /// A layer gets an input that it cannot take.
+    #[error(
+        "layer `{layer}` takes inputs of shape {expected}, but is given {given:?}; correct the description of the network"
+    )]
+    LayerShape {
+        /// Name of the layer.
+        layer: String,
+        /// The shape it takes, in words where several are possible.
+        expected: String,
+        /// The shape that flows into it.
+        given: Vec<i64>,
+    },
+    /// A layer has settings that cannot work.
+    #[error("layer `{layer}` cannot be built: {reason}; correct the description of the network")]
     Layer {
         /// Name of the layer.
         layer: String,
@@ -162,6 +189,18 @@ pub enum Error {
     /// A chart could not be drawn.
     #[error("cannot draw the chart: {0}; check that its values are finite and the file is writable")]
     Chart(String),
+}
+
+impl Error {
+    /// Names the layer that an error is about, unless a layer inside it has done so.
+    pub(crate) fn in_layer(mut self, name: &str) -> Error {
+        if let Error::Layer { layer, .. } | Error::LayerShape { layer, .. } = &mut self
+            && layer.is_empty()
+        {
+            *layer = name.to_owned();
+        }
+        self
+    }
 }
 
 impl From<TchError> for Error {

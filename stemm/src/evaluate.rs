@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 use crate::data::{Dataset, Order};
 use crate::error::{Error, Result};
-use crate::network::{Mode, Network, Params};
+use crate::network::{Mode, Network, Params, Pass};
 
 /// Samples a batch wherever no gradient is needed: large enough to keep two cores busy, small enough for the cache.
 pub(crate) const EVALUATION_BATCH: usize = 1_000;
@@ -16,7 +16,7 @@ pub(crate) fn loss_and_accuracy(network: &Network, params: &Params, data: &Datas
     for batch in data.batches(EVALUATION_BATCH, Order::Sequential)? {
         let (x, y) = batch?;
         let logits = network.forward(params, &x, Mode::Eval)?;
-        let loss = cross_entropy(&logits, &y)?.f_double_value(&[])?;
+        let loss = cross_entropy(&logits, &y, 0.0)?.f_double_value(&[])?;
         tally.add(loss, &logits, &y)?;
     }
     Ok((tally.mean_loss(), tally.accuracy()))
@@ -31,16 +31,17 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Loss of a batch in training mode, and its gradients for the leaves `params`; an error if it is not finite.
+    /// Loss of a batch, and its gradients for the leaves `params`; an error if it is not finite.
     pub(crate) fn backward(
         &mut self,
         network: &Network,
         params: &Params,
-        x: &Tensor,
-        y: &Tensor,
+        (x, y): (&Tensor, &Tensor),
+        pass: &Pass,
+        label_smoothing: f64,
     ) -> Result<(f64, Vec<Tensor>)> {
-        let logits = network.forward(params, x, Mode::Train)?;
-        let loss = cross_entropy(&logits, y)?;
+        let logits = network.run(params, x, pass)?;
+        let loss = cross_entropy(&logits, y, label_smoothing)?;
         let gradients = Tensor::f_run_backward(&[&loss], params.tensors(), false, false)?;
         let loss = loss.f_double_value(&[])?;
         if !loss.is_finite() {
@@ -71,7 +72,8 @@ impl Tally {
     }
 }
 
-/// Mean cross-entropy in nats of logits `[n, classes]` and labels `[n]`.
-pub(crate) fn cross_entropy(logits: &Tensor, labels: &Tensor) -> Result<Tensor> {
-    Ok(logits.f_cross_entropy_loss::<Tensor>(labels, None, tch::Reduction::Mean, -100, 0.0)?)
+/// Mean cross-entropy in nats of logits `[n, classes]` and labels `[n]`; a share `smoothing` of each label is spread
+/// over all classes.
+pub(crate) fn cross_entropy(logits: &Tensor, labels: &Tensor, smoothing: f64) -> Result<Tensor> {
+    Ok(logits.f_cross_entropy_loss::<Tensor>(labels, None, tch::Reduction::Mean, -100, smoothing)?)
 }

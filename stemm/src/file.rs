@@ -49,7 +49,7 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     })
 }
 
-/// Writes f32 tensors.
+/// Writes tensors: integers as i64, all others as f32.
 pub(crate) fn write_tensors<'a>(
     path: &Path,
     tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
@@ -57,11 +57,13 @@ pub(crate) fn write_tensors<'a>(
 ) -> Result<()> {
     let mut buffers = Vec::new();
     for (name, tensor) in tensors {
+        let integers = tensor.f_kind()? == Kind::Int64;
+        let (kind, dtype, size) = if integers { (Kind::Int64, Dtype::I64, 8) } else { (Kind::Float, Dtype::F32, 4) };
         let numel = tensor.numel();
-        let mut bytes = vec![0; 4 * numel];
-        tensor.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?.f_copy_data_u8(&mut bytes, numel)?;
+        let mut bytes = vec![0; size * numel];
+        tensor.f_to_device(Device::Cpu)?.f_to_kind(kind)?.f_contiguous()?.f_copy_data_u8(&mut bytes, numel)?;
         let shape: Vec<usize> = tensor.size().iter().map(|&size| size as usize).collect();
-        buffers.push((name, shape, bytes));
+        buffers.push((name, dtype, shape, bytes));
     }
     let failed = |error: safetensors::SafeTensorError| Error::File {
         action: "encode",
@@ -71,12 +73,12 @@ pub(crate) fn write_tensors<'a>(
     };
     let views: Vec<_> = buffers
         .iter()
-        .map(|(name, shape, bytes)| Ok((*name, TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(failed)?)))
+        .map(|(name, dtype, shape, bytes)| Ok((*name, TensorView::new(*dtype, shape.clone(), bytes).map_err(failed)?)))
         .collect::<Result<_>>()?;
     write_atomically(path, &safetensors::serialize(views, Some(metadata)).map_err(failed)?)
 }
 
-/// Reads f32 tensors by name, and the metadata.
+/// Reads tensors by name, as f32 (integers as i64), and the metadata.
 pub(crate) fn read_tensors(path: &Path, device: Device) -> Result<(HashMap<String, Tensor>, Metadata)> {
     let hint = "check the path";
     let bytes =
@@ -86,11 +88,16 @@ pub(crate) fn read_tensors(path: &Path, device: Device) -> Result<(HashMap<Strin
     let file = SafeTensors::deserialize(&bytes).map_err(|error| corrupt(error.to_string()))?;
     let mut tensors = HashMap::new();
     for (name, view) in file.iter() {
-        if view.dtype() != Dtype::F32 {
-            return Err(corrupt(format!("tensor `{name}` is {:?}, expected F32", view.dtype())));
-        }
+        let (stored, kept) = match view.dtype() {
+            Dtype::F32 => (Kind::Float, Kind::Float),
+            Dtype::F64 => (Kind::Double, Kind::Float),
+            Dtype::F16 => (Kind::Half, Kind::Float),
+            Dtype::BF16 => (Kind::BFloat16, Kind::Float),
+            Dtype::I64 => (Kind::Int64, Kind::Int64),
+            other => return Err(corrupt(format!("tensor `{name}` is {other:?}, expected floats or I64"))),
+        };
         let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
-        let tensor = Tensor::f_from_data_size(view.data(), &shape, Kind::Float)?.f_to_device(device)?;
+        let tensor = Tensor::f_from_data_size(view.data(), &shape, stored)?.f_to_kind(kept)?.f_to_device(device)?;
         tensors.insert(name.to_owned(), tensor);
     }
     Ok((tensors, header.metadata().clone().unwrap_or_default()))

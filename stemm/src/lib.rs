@@ -12,7 +12,7 @@
 //! let training = trainer.train(&network, &data, &[0, 1, 2])?;
 //! let naive = Alignment::naive(&training.models)?;
 //! let aligned = SteMm { epochs: 5, ..SteMm::default() }.align(&training.models, &data)?;
-//! println!("{}", compare(&training, &[&naive, &aligned], &data.test)?.frame());
+//! println!("{}", compare(&training, &[&naive, &aligned], &data)?.frame());
 //! # Ok::<(), stemm::Error>(())
 //! ```
 //!
@@ -34,6 +34,7 @@ pub mod merge;
 pub mod network;
 mod notebook;
 mod progress;
+mod recipe;
 mod rng;
 pub mod train;
 
@@ -41,6 +42,7 @@ pub use device::{DeviceChoice, device};
 pub use error::{Error, Result};
 pub use notebook::NotebookDisplay;
 pub use progress::Progress;
+pub use recipe::Recipe;
 
 // One dependency is enough in a notebook: these are the versions whose types the crate's functions take and give.
 pub use plotters;
@@ -49,17 +51,21 @@ pub use tch;
 
 /// What a notebook needs: `use stemm::prelude::*;`.
 pub mod prelude {
-    pub use crate::align::{
-        Aligner, Alignment, Choice, Mixing, Permutation, Permutations, Solver, SteMm, WeightMatching,
-    };
-    pub use crate::analysis::{Hutchinson, Weighting, barriers, compare, interpolate};
+    pub use crate::align::{Aligner, Alignment, Mixing, Permutation, Permutations, Solver, SteMm, WeightMatching};
+    pub use crate::analysis::{Hutchinson, Interpolation, Weighting, compare};
     pub use crate::chart::{Bars, Chart, Heatmap, Lines};
-    pub use crate::data::{Dataset, Splits, blobs, fashion_mnist, mnist};
+    pub use crate::data::{
+        Augmentation, Dataset, Splits, blobs, cifar10, cifar100, fashion_mnist, image_folder, mnist,
+    };
     pub use crate::frame::save_csv;
-    pub use crate::merge::{merge, merge_weighted};
-    pub use crate::network::{Linear, Mode, Model, Network, Params, Relu};
-    pub use crate::train::{Trainer, Training};
-    pub use crate::{NotebookDisplay, Progress, device};
+    pub use crate::merge::{Repair, merge, merge_weighted};
+    pub use crate::network::architecture::{CifarResNet, ImageNetResNet, Norm, Vgg};
+    pub use crate::network::{
+        AdaptiveAvgPool2d, Add, AvgPool2d, BatchNorm, Concat, Conv2d, Dropout, Flatten, Gelu, GroupNorm, Layer,
+        LayerNorm, Linear, MaxPool2d, Mode, Model, Network, Params, Relu, Sequence, Tanh,
+    };
+    pub use crate::train::{Choice, Optimiser, Precision, Schedule, Trainer, Training};
+    pub use crate::{NotebookDisplay, Progress, Recipe, device};
     pub use polars::prelude::{DataFrame, IntoLazy, col, lit};
     pub use tch::{Device, Kind, Tensor};
 }

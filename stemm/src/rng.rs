@@ -11,6 +11,10 @@ pub(crate) enum Purpose {
     SweepOrder,
     Probe,
     BuiltInData,
+    /// Flips and shifts of an epoch's images.
+    Augmentation(usize),
+    /// The mask of a dropout layer, by its position in the network.
+    Dropout(u64),
     /// The order of the samples in an epoch: resuming at epoch `e` needs no earlier numbers.
     Shuffle(usize),
 }
@@ -24,8 +28,18 @@ pub(crate) fn rng(seed: u64, purpose: Purpose) -> ChaCha8Rng {
         Purpose::Probe => 4,
         Purpose::BuiltInData => 5,
         Purpose::Shuffle(epoch) => 1_000 + epoch as u64,
+        Purpose::Augmentation(epoch) => (1 << 32) + epoch as u64,
+        Purpose::Dropout(layer) => (2 << 32) + layer,
     };
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     rng.set_stream(stream);
     rng
+}
+
+/// The seed of one step of a training, for its dropout masks (SplitMix64's finaliser, which spreads neighbouring inputs).
+pub(crate) fn step_seed(seed: u64, step: usize) -> u64 {
+    let mut z = seed.wrapping_add((step as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }

@@ -2,18 +2,19 @@
 
 mod assignment;
 mod permutation;
+mod saved;
 mod ste_mm;
 mod weight_matching;
 
 pub use assignment::AssignmentSolver;
 pub use permutation::{Permutation, Permutations};
-pub use ste_mm::{Choice, Mixing, SteMm};
+pub use ste_mm::{Mixing, SteMm};
 pub use weight_matching::{Solver, WeightMatching};
 
 use polars::prelude::DataFrame;
 
 use crate::chart::{Chart, Lines, Series};
-use crate::data::Splits;
+use crate::data::{Dataset, Splits};
 use crate::error::{Error, Result};
 use crate::frame::{column, frame};
 use crate::merge::merge;
@@ -120,9 +121,9 @@ impl Alignment {
         permuted.collect()
     }
 
-    /// The mean of the permuted models.
-    pub fn merge(&self, models: &[Model]) -> Result<Model> {
-        merge(&self.apply(models)?)
+    /// The mean of the permuted models; running statistics of batch norm are recomputed on `data`, the training data.
+    pub fn merge(&self, models: &[Model], data: &Dataset) -> Result<Model> {
+        merge(&self.apply(models)?, data)
     }
 
     /// The history: one row a sweep or epoch.

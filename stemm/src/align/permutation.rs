@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::error::{Error, Result};
-use crate::network::{AxisRole, Params, PermutationSpec};
+use crate::network::{AxisSegment, Params, PermutationSpec};
 
 /// A bijection of `0..n`: unit `i` of the permuted layer is unit `p[i]` of the original.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,17 +75,6 @@ impl Permutation {
     pub(crate) fn from_assignment(columns: impl Iterator<Item = usize>) -> Permutation {
         Permutation(columns.map(|column| column as i64).collect())
     }
-
-    /// The tensor with one axis re-indexed, each unit being `block` neighbouring entries.
-    pub(crate) fn apply_to_axis(&self, tensor: &Tensor, axis: usize, block: i64) -> Result<Tensor> {
-        let index = if block == 1 {
-            Tensor::f_from_slice(&self.0)?
-        } else {
-            let entries: Vec<i64> = self.0.iter().flat_map(|&unit| unit * block..(unit + 1) * block).collect();
-            Tensor::f_from_slice(&entries)?
-        };
-        Ok(tensor.f_index_select(axis as i64, &index.f_to_device(tensor.device())?)?)
-    }
 }
 
 impl TryFrom<Vec<i64>> for Permutation {
@@ -116,34 +105,51 @@ impl Permutations {
     /// # Errors
     /// Permutations of another network.
     pub fn apply(&self, spec: &PermutationSpec, params: &Params) -> Result<Params> {
-        let sizes = spec.groups().iter().map(|group| group.size);
-        if !sizes.eq(self.0.iter().map(Permutation::len)) {
-            let sizes: Vec<usize> = spec.groups().iter().map(|group| group.size).collect();
-            let reason = format!("the network's groups have sizes {sizes:?}");
-            return Err(Error::Permutation { reason });
-        }
-        let tensors = params.tensors().iter().enumerate();
-        let permuted = tensors.map(|(index, tensor)| self.apply_to_tensor(spec, index, tensor, None));
-        Ok(params.with(permuted.collect::<Result<_>>()?))
+        self.check(spec)?;
+        let mut axes = spec.axes().iter().chain(spec.buffer_axes());
+        params.map(|tensor| self.apply_to_tensor(axes.next().map_or(&[], Vec::as_slice), tensor, None))
     }
 
-    /// One tensor of `π(θ; P)`, with the axis `except` left as it is.
+    /// Checks that there is one permutation of the right size for each group.
+    pub(crate) fn check(&self, spec: &PermutationSpec) -> Result<()> {
+        let sizes: Vec<usize> = spec.groups().iter().map(|group| group.size).collect();
+        if !self.0.iter().map(Permutation::len).eq(sizes.iter().copied()) {
+            return Err(Error::Permutation { reason: format!("the network's groups have sizes {sizes:?}") });
+        }
+        Ok(())
+    }
+
+    /// A tensor with its axes re-indexed, but for the axis `except`.
     pub(crate) fn apply_to_tensor(
         &self,
-        spec: &PermutationSpec,
-        index: usize,
+        axes: &[Vec<AxisSegment>],
         tensor: &Tensor,
         except: Option<usize>,
     ) -> Result<Tensor> {
         let mut permuted = tensor.shallow_clone();
-        for (axis, role) in spec.axes()[index].iter().enumerate() {
-            if let AxisRole::Group { group, block } = *role
-                && except != Some(axis)
-            {
-                permuted = self.0[group].apply_to_axis(&permuted, axis, block)?;
+        for (axis, segments) in axes.iter().enumerate() {
+            if except != Some(axis) && segments.iter().any(|segment| segment.group.is_some()) {
+                let index = Tensor::f_from_slice(&self.index(segments))?.f_to_device(tensor.device())?;
+                permuted = permuted.f_index_select(axis as i64, &index)?;
             }
         }
         Ok(permuted)
+    }
+
+    /// Which old entry comes to each place of an axis.
+    fn index(&self, segments: &[AxisSegment]) -> Vec<i64> {
+        let mut index = Vec::new();
+        for segment in segments {
+            let start = index.len() as i64;
+            match segment.group {
+                None => index.extend(start..start + segment.units * segment.block),
+                Some(group) => index.extend(self.0[group].as_slice().iter().flat_map(|&unit| {
+                    let first = start + unit * segment.block;
+                    first..first + segment.block
+                })),
+            }
+        }
+        index
     }
 }
 
@@ -165,9 +171,12 @@ mod tests {
     }
 
     #[test]
-    fn blocks_move_whole() {
+    fn segments_move_on_their_own_and_blocks_whole() {
         let swap = Permutation::new(vec![1, 0]).unwrap();
-        let moved = swap.apply_to_axis(&Tensor::from_slice(&[1i64, 2, 3, 4]), 0, 2).unwrap();
-        assert_eq!(Vec::<i64>::try_from(moved).unwrap(), [3, 4, 1, 2]);
+        let segment = |group, units, block| AxisSegment { group, units, block };
+        let axis = vec![segment(None, 1, 1), segment(Some(0), 2, 2), segment(Some(0), 2, 1)];
+        let tensor = Tensor::from_slice(&[0i64, 1, 2, 3, 4, 5, 6]);
+        let moved = Permutations(vec![swap]).apply_to_tensor(&[axis], &tensor, None).unwrap();
+        assert_eq!(Vec::<i64>::try_from(moved).unwrap(), [0, 3, 4, 1, 2, 6, 5]);
     }
 }

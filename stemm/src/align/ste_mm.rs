@@ -17,10 +17,11 @@ use super::{Aligner, Alignment, Permutations, Record};
 use crate::data::{Order, Splits};
 use crate::error::Result;
 use crate::evaluate::{Tally, loss_and_accuracy};
-use crate::network::{Model, Network, Params, check_models};
+use crate::merge::with_batch_statistics;
+use crate::network::{Mode, Model, Network, Params, Pass, check_models};
 use crate::progress::Progress;
-use crate::rng::{Purpose, rng};
-use crate::train::{Adam, check_classes, check_learning_rate, positive};
+use crate::rng::{Purpose, rng, step_seed};
+use crate::train::{Choice, Optimiser, OptimiserState, check_classes, check_learning_rate, positive};
 
 /// How the mixture weights `λ` of a step are drawn; they are at least 0 and sum to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,15 +32,6 @@ pub enum Mixing {
     Dirichlet,
     /// Always `1/n`.
     Midpoint,
-}
-
-/// Which permutations are the result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Choice {
-    /// Those after the epoch with the lowest held-out loss of the merged network.
-    BestEpoch,
-    /// Those after the last step: the paper's.
-    LastStep,
 }
 
 /// Settings of STE-MM; the defaults are the paper's, but for the choice of the epoch on held-out data.
@@ -111,7 +103,7 @@ impl Aligner for SteMm {
         let mut trainable = Vec::new();
         for _ in &matchers {
             let weights = reference.copied()?;
-            let adam = Adam::new(&weights, self.learning_rate)?;
+            let adam = OptimiserState::new(Optimiser::Adam, &weights)?;
             trainable.push((weights, adam));
         }
         let permutations_now = |matchers: &[Matcher]| {
@@ -122,6 +114,7 @@ impl Aligner for SteMm {
         let mut mixing = rng(self.seed, Purpose::Mixing);
         let mut order = rng(self.seed, Purpose::SweepOrder);
         let mut history: Vec<Record> = Vec::new();
+        let mut step = 0;
         let mut chosen = permutations_now(&matchers);
         let mut lowest = f64::INFINITY;
         let mut converged = true;
@@ -143,10 +136,12 @@ impl Aligner for SteMm {
                     sets.push(matcher.permuted()?);
                 }
                 let lambda = self.mixing.draw(sets.len(), &mut mixing);
-                let gradients = mixture_gradients(network, &sets, &lambda, (&x, &y), &mut tally)?;
+                let pass = Pass::new(Mode::Train { seed: step_seed(self.seed, step) });
+                let gradients = mixture_gradients(network, &sets, &lambda, (&x, &y), &pass, &mut tally)?;
                 for ((weights, adam), &lambda) in trainable.iter_mut().zip(&lambda[1..]) {
-                    adam.step(weights, &gradients, lambda)?;
+                    adam.step(weights, &gradients, lambda, self.learning_rate)?;
                 }
+                step += 1;
                 task.step(|| format!("epoch {}, loss of the mixtures {:.4}", epoch + 1, tally.mean_loss()));
             }
             let now = permutations_now(&matchers);
@@ -154,6 +149,7 @@ impl Aligner for SteMm {
                 now.iter().zip(models).map(|(own, model)| own.apply(&spec, &model.params)).collect::<Result<_>>()?;
             let midpoint = vec![1.0 / permuted.len() as f64; permuted.len()];
             let merged = Params::weighted_sum(&permuted.iter().collect::<Vec<_>>(), &midpoint)?;
+            let merged = with_batch_statistics(network, &merged, &data.train)?;
             let (merged_loss, merged_accuracy) = loss_and_accuracy(network, &merged, &data.held_out)?;
             if self.choice == Choice::LastStep || merged_loss < lowest {
                 (lowest, chosen) = (merged_loss, now);
@@ -183,14 +179,15 @@ fn mixture_gradients(
     network: &Network,
     sets: &[Params],
     lambda: &[f64],
-    (x, y): (&Tensor, &Tensor),
+    batch: (&Tensor, &Tensor),
+    pass: &Pass,
     tally: &mut Tally,
 ) -> Result<Vec<Tensor>> {
     let mixture = {
         let _guard = tch::no_grad_guard();
         Params::weighted_sum(&sets.iter().collect::<Vec<_>>(), lambda)?
     };
-    let (_, gradients) = tally.backward(network, &mixture.leaves()?, x, y)?;
+    let (_, gradients) = tally.backward(network, &mixture.leaves()?, batch, pass, 0.0)?;
     Ok(gradients)
 }
 
@@ -211,7 +208,6 @@ impl Mixing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::network::Mode;
     use tch::{Device, Kind};
 
     #[test]
@@ -223,7 +219,7 @@ mod tests {
             (7..10).map(|seed| network.init(seed, Device::Cpu)?.leaves()).collect::<Result<_>>()?;
         let (x, y) = (Tensor::rand([6, 3], (Kind::Float, Device::Cpu)), Tensor::from_slice(&[0i64, 1, 0, 1, 1, 0]));
         let lambda = [0.2, 0.5, 0.3];
-        let mixed: Vec<Tensor> = (0..sets[0].len())
+        let mixed: Vec<Tensor> = (0..sets[0].tensors().len())
             .map(|k| {
                 let straight = |i: usize| {
                     let (w, value) = (&trainable[i].tensors()[k], &sets[i].tensors()[k]);
@@ -232,9 +228,10 @@ mod tests {
                 &sets[0].tensors()[k] * lambda[0] + straight(1) * lambda[1] + straight(2) * lambda[2]
             })
             .collect();
-        let logits = network.forward(&sets[0].with(mixed), &x, Mode::Train)?;
-        crate::evaluate::cross_entropy(&logits, &y)?.backward();
-        let ours = mixture_gradients(&network, &sets, &lambda, (&x, &y), &mut Tally::default())?;
+        let pass = Pass::new(Mode::Train { seed: 0 });
+        let logits = network.run(&sets[0].with(mixed), &x, &pass)?;
+        crate::evaluate::cross_entropy(&logits, &y, 0.0)?.backward();
+        let ours = mixture_gradients(&network, &sets, &lambda, (&x, &y), &pass, &mut Tally::default())?;
         for i in 1..3 {
             for (w, gradient) in trainable[i].tensors().iter().zip(&ours) {
                 let error = (w.grad() - gradient * lambda[i]).abs().max().double_value(&[]);

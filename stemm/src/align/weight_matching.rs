@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 use super::{Aligner, Alignment, AssignmentSolver, Permutation, Permutations, Record};
 use crate::data::Splits;
 use crate::error::Result;
-use crate::network::{AxisRole, Model, Params, PermutationSpec, check_models, copied};
+use crate::network::{AxisSegment, Member, Model, Params, PermutationSpec, check_models, copied};
 use crate::progress::Progress;
 use crate::rng::{Purpose, rng};
 use crate::train::positive;
@@ -191,16 +191,16 @@ struct Group {
     solver: AssignmentSolver,
     terms: Vec<Term>,
     gain: Vec<f32>,
+    /// Tensors with the group on two axes, such as a convolution inside a sum: their gain is not linear in it.
+    coupled: Vec<usize>,
     /// When the permutation last changed, and when it was last found optimal.
     moved_at: usize,
     solved_at: Option<usize>,
 }
 
-/// The share of one axis of one tensor in a group's gain matrix.
+/// The share of one run of a tensor axis in a group's gain matrix.
 struct Term {
-    tensor: usize,
-    axis: usize,
-    block: i64,
+    member: Member,
     /// Groups of the tensor's other axes: the term changes when they move.
     neighbours: Vec<usize>,
     value: Option<(usize, Tensor)>, // when it was computed, [n, n]
@@ -211,16 +211,14 @@ impl<'a> Matcher<'a> {
         let groups = (0..spec.groups().len()).map(|index| {
             let n = spec.groups()[index].size;
             let members = spec.members(index);
-            let terms = members.into_iter().map(|(tensor, axis, block)| {
-                let roles = spec.axes()[tensor].iter().enumerate();
-                let neighbours = roles.filter_map(|(other, role)| match *role {
-                    AxisRole::Group { group, .. } if other != axis => Some(group),
-                    _ => None,
-                });
-                Term { tensor, axis, block, neighbours: neighbours.collect(), value: None }
+            let terms = members.into_iter().map(|member| {
+                let axes = spec.axes()[member.tensor].iter().enumerate();
+                let others = axes.filter(|(axis, _)| *axis != member.axis).flat_map(|(_, segments)| segments);
+                Term { member, neighbours: others.filter_map(|segment| segment.group).collect(), value: None }
             });
             Group {
                 solver: AssignmentSolver::new(n),
+                coupled: coupled(spec, index),
                 terms: terms.collect(),
                 gain: vec![0.0; n * n],
                 moved_at: 0,
@@ -294,16 +292,46 @@ impl<'a> Matcher<'a> {
             self.clock += 1;
             group.solved_at = Some(self.clock);
             let candidate = group.solver.permutation();
-            let old = &mut self.permutations.0[index];
             // On a tie the old assignment stays, so that the ascent ends.
-            let kept = total_gain(&group.gain, old);
-            if candidate != *old && total_gain(&group.gain, &candidate) > kept + ROUNDING * kept.abs() {
-                *old = candidate;
-                group.moved_at = self.clock;
+            if candidate != self.permutations.0[index] && self.improves(index, &candidate)? {
+                self.permutations.0[index] = candidate;
+                self.groups[index].moved_at = self.clock;
                 report.moved_groups += 1;
             }
         }
         Ok(report)
+    }
+
+    /// Whether a permutation of a group raises the objective by more than rounding.
+    fn improves(&self, index: usize, candidate: &Permutation) -> Result<bool> {
+        let (group, old) = (&self.groups[index], &self.permutations.0[index]);
+        let kept = total_gain(&group.gain, old);
+        let gained = total_gain(&group.gain, candidate) - kept;
+        if group.coupled.is_empty() {
+            return Ok(gained > ROUNDING * kept.abs());
+        }
+        // The gain matrix counts a coupled tensor once for each axis, with the other one held: put in its true change.
+        let Some(target) = &self.target else { return Ok(false) };
+        let mut moved = self.permutations.clone();
+        moved.0[index] = candidate.clone();
+        let (mut true_gain, mut scale) = (gained, kept.abs());
+        for &tensor in &group.coupled {
+            let (axes, model) = (&self.spec.axes()[tensor], &self.model.tensors()[tensor]);
+            let product = |permutations: &Permutations, except| -> Result<f64> {
+                let permuted = permutations.apply_to_tensor(axes, model, except)?;
+                Ok(target.tensors()[tensor].f_mul(&permuted)?.f_sum(Kind::Double)?.f_double_value(&[])?)
+            };
+            let now = product(&self.permutations, None)?;
+            for axis in (0..axes.len()).filter(|&axis| axes[axis].iter().any(|segment| segment.group == Some(index))) {
+                // One axis moved, the others as they are now.
+                let mut one = self.permutations.apply_to_tensor(axes, model, Some(axis))?;
+                one = moved.apply_to_tensor(&only(axes, axis), &one, None)?;
+                true_gain -= target.tensors()[tensor].f_mul(&one)?.f_sum(Kind::Double)?.f_double_value(&[])? - now;
+            }
+            true_gain += product(&moved, None)? - now;
+            scale += now.abs();
+        }
+        Ok(true_gain > ROUNDING * scale)
     }
 
     /// Brings a group's gain matrix up to date; only terms whose other axes moved are computed again:
@@ -319,10 +347,11 @@ impl<'a> Matcher<'a> {
             let current = match term.value.take() {
                 Some((computed, value)) if computed >= last_change => (computed, value),
                 _ => {
-                    let model = &self.model.tensors()[term.tensor];
-                    let permuted = self.permutations.apply_to_tensor(self.spec, term.tensor, model, Some(term.axis))?;
-                    let ours = units_first(&target.tensors()[term.tensor], term.axis, term.block, n)?;
-                    let theirs = units_first(&permuted, term.axis, term.block, n)?;
+                    let Member { tensor, axis, .. } = term.member;
+                    let model = &self.model.tensors()[tensor];
+                    let permuted = self.permutations.apply_to_tensor(&self.spec.axes()[tensor], model, Some(axis))?;
+                    let ours = units_first(&target.tensors()[tensor], &term.member, n)?;
+                    let theirs = units_first(&permuted, &term.member, n)?;
                     (self.clock, ours.f_matmul(&theirs.f_tr()?)?)
                 }
             };
@@ -340,11 +369,25 @@ impl<'a> Matcher<'a> {
     }
 }
 
-/// A tensor as a matrix with one row a unit: `[n, block * the rest]`.
-fn units_first(tensor: &Tensor, axis: usize, block: i64, n: i64) -> Result<Tensor> {
-    let moved = tensor.f_movedim_int(axis as i64, 0)?;
-    debug_assert_eq!(moved.size()[0], n * block);
-    Ok(moved.f_reshape([n, -1])?)
+/// The units of a run as the rows of a matrix: `[n, block * the rest]`.
+fn units_first(tensor: &Tensor, member: &Member, n: i64) -> Result<Tensor> {
+    let axis = member.axis as i64;
+    let run = tensor.f_narrow(axis, member.offset, n * member.block)?;
+    Ok(run.f_movedim_int(axis, 0)?.f_reshape([n, -1])?)
+}
+
+/// The tensors that have a group on more than one axis.
+fn coupled(spec: &PermutationSpec, group: usize) -> Vec<usize> {
+    let members = spec.members(group);
+    let twice = |member: &Member| members.iter().any(|other| other.tensor == member.tensor && other.axis < member.axis);
+    let mut tensors: Vec<usize> = members.iter().filter(|member| twice(member)).map(|member| member.tensor).collect();
+    tensors.dedup();
+    tensors
+}
+
+/// The axes of a tensor with all but one left as they are.
+fn only(axes: &[Vec<AxisSegment>], kept: usize) -> Vec<Vec<AxisSegment>> {
+    axes.iter().enumerate().map(|(axis, own)| if axis == kept { own.clone() } else { Vec::new() }).collect()
 }
 
 fn total_gain(gain: &[f32], permutation: &Permutation) -> f64 {

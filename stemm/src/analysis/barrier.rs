@@ -6,11 +6,11 @@
 use polars::prelude::DataFrame;
 
 use crate::chart::{Chart, Heatmap, Lines, Series};
-use crate::data::Dataset;
+use crate::data::{Dataset, Splits};
 use crate::error::{Error, Result};
 use crate::evaluate::loss_and_accuracy;
 use crate::frame::{column, frame};
-use crate::merge::merge_weighted;
+use crate::merge::{Repair, merge_weighted};
 use crate::network::{Model, check_models};
 use crate::progress::{Progress, Task};
 
@@ -66,7 +66,7 @@ impl Curve {
     }
 
     fn ends(&self) -> (Point, Point) {
-        // `interpolate` makes at least two points.
+        // `barriers` makes at least two points.
         (self.points[0], self.points[self.points.len() - 1])
     }
 }
@@ -78,79 +78,101 @@ pub struct Barriers {
     pub label: String,
     /// Name of the data set.
     pub data: String,
+    /// What was done to the statistics between the ends.
+    pub repair: Repair,
     /// Number of models.
     pub models: usize,
     /// One curve a pair `from < to`.
     pub curves: Vec<Curve>,
 }
 
-/// Loss and accuracy at `points` evenly spaced places between model 0 and model 1 of `models`.
-///
-/// # Errors
-/// Another number of models than two; fewer than two points.
-pub fn interpolate(models: &[Model], data: &Dataset, points: usize) -> Result<Curve> {
-    let mut all = barriers("", models, data, points)?;
-    if models.len() != 2 {
-        let requirement = "exactly two; use `barriers` for all pairs of more";
-        return Err(Error::Setting { setting: "models", value: models.len().to_string(), requirement });
-    }
-    Ok(all.curves.remove(0))
-}
-
-/// Interpolates between all pairs of models, at `points` evenly spaced places each (25 is customary).
+/// Settings of the walk along straight lines between models.
 ///
 /// ```
 /// use stemm::prelude::*;
+/// let data = blobs(0, Device::Cpu)?;
 /// let network = Network::mlp(&[16, 8, 4])?;
 /// let model = |seed| Model::new(network.clone(), network.init(seed, Device::Cpu)?);
-/// let barriers = barriers("untrained", &[model(0)?, model(1)?], &blobs(0, Device::Cpu)?.test, 5)?;
+/// let walk = Interpolation { points: 5, ..Interpolation::default() };
+/// let barriers = walk.barriers("untrained", &[model(0)?, model(1)?], &data)?;
 /// assert!(barriers.curves[0].loss_barrier() >= 0.0);
 /// # Ok::<(), stemm::Error>(())
 /// ```
-///
-/// # Errors
-/// Fewer than two models, models of different networks, fewer than two points.
-pub fn barriers(label: &str, models: &[Model], data: &Dataset, points: usize) -> Result<Barriers> {
-    check_models("a barrier", models, 2)?;
-    if points < 2 {
-        let requirement = "at least 2: the ends of the path";
-        return Err(Error::Setting { setting: "points", value: points.to_string(), requirement });
-    }
-    let n = models.len();
-    let ends: Vec<Point> = models
-        .iter()
-        .map(|model| {
-            let (loss, accuracy) = loss_and_accuracy(&model.network, &model.params, data)?;
-            Ok(Point { t: 0.0, loss, accuracy })
-        })
-        .collect::<Result<_>>()?;
-    let pairs: Vec<(usize, usize)> = (0..n).flat_map(|from| (from + 1..n).map(move |to| (from, to))).collect();
-    let mut task = Progress::default().task(format!("barriers {label}"), pairs.len() * (points - 2));
-    let curves = pairs
-        .into_iter()
-        .map(|(from, to)| {
-            let inner = inner_points([&models[from], &models[to]], data, points, &mut task)?;
-            let mut all = vec![ends[from]];
-            all.extend(inner);
-            all.push(Point { t: 1.0, ..ends[to] });
-            Ok(Curve { from, to, points: all })
-        })
-        .collect::<Result<_>>()?;
-    Ok(Barriers { label: label.to_owned(), data: data.name().to_owned(), models: n, curves })
+#[derive(Clone, Debug)]
+pub struct Interpolation {
+    /// Evenly spaced places on each line, ends included.
+    pub points: usize,
+    /// How the statistics of the networks between the ends are set right, with the training data.
+    pub repair: Repair,
+    /// Where progress is shown.
+    pub progress: Progress,
 }
 
-fn inner_points(pair: [&Model; 2], data: &Dataset, points: usize, task: &mut Task) -> Result<Vec<Point>> {
-    let pair = pair.map(Model::clone);
-    let steps = (points - 1) as f64;
-    (1..points - 1)
-        .map(|step| {
-            let t = step as f64 / steps;
-            let model = merge_weighted(&pair, &[1.0 - t, t])?;
-            let (loss, accuracy) = loss_and_accuracy(&model.network, &model.params, data)?;
-            task.step(|| format!("loss {loss:.4}"));
-            Ok(Point { t, loss, accuracy })
-        })
-        .collect()
+impl Default for Interpolation {
+    fn default() -> Self {
+        Interpolation { points: 25, repair: Repair::default(), progress: Progress::default() }
+    }
+}
+
+impl Interpolation {
+    /// Loss and accuracy on the test data along the line between two models.
+    ///
+    /// # Errors
+    /// As [`Interpolation::barriers`]; another number of models than two.
+    pub fn curve(&self, models: &[Model], data: &Splits) -> Result<Curve> {
+        let mut all = self.barriers("", models, data)?;
+        if models.len() != 2 {
+            let requirement = "exactly two; use `barriers` for all pairs of more";
+            return Err(Error::Setting { setting: "models", value: models.len().to_string(), requirement });
+        }
+        Ok(all.curves.remove(0))
+    }
+
+    /// Loss and accuracy on the test data along the lines between all pairs of models.
+    ///
+    /// # Errors
+    /// Fewer than two models, models of different networks, fewer than two points.
+    pub fn barriers(&self, label: &str, models: &[Model], data: &Splits) -> Result<Barriers> {
+        check_models("a barrier", models, 2)?;
+        if self.points < 2 {
+            let requirement = "at least 2: the ends of the path";
+            return Err(Error::Setting { setting: "points", value: self.points.to_string(), requirement });
+        }
+        let n = models.len();
+        let ends: Vec<Point> = models.iter().map(|model| point(model, 0.0, &data.test)).collect::<Result<_>>()?;
+        let pairs: Vec<(usize, usize)> = (0..n).flat_map(|from| (from + 1..n).map(move |to| (from, to))).collect();
+        let mut task = self.progress.task(format!("barriers {label}"), pairs.len() * (self.points - 2));
+        let curves = pairs
+            .into_iter()
+            .map(|(from, to)| {
+                let inner = self.inner_points(&[models[from].clone(), models[to].clone()], data, &mut task)?;
+                let mut points = vec![ends[from]];
+                points.extend(inner);
+                points.push(Point { t: 1.0, ..ends[to] });
+                Ok(Curve { from, to, points })
+            })
+            .collect::<Result<_>>()?;
+        let repair = self.repair.done_to(&models[0].network);
+        Ok(Barriers { label: label.to_owned(), data: data.test.name().to_owned(), repair, models: n, curves })
+    }
+
+    fn inner_points(&self, pair: &[Model; 2], data: &Splits, task: &mut Task) -> Result<Vec<Point>> {
+        let steps = (self.points - 1) as f64;
+        (1..self.points - 1)
+            .map(|step| {
+                let t = step as f64 / steps;
+                let model = merge_weighted(pair, &[1.0 - t, t], self.repair, &data.train)?;
+                let point = point(&model, t, &data.test)?;
+                task.step(|| format!("loss {:.4}", point.loss));
+                Ok(point)
+            })
+            .collect()
+    }
+}
+
+fn point(model: &Model, t: f64, data: &Dataset) -> Result<Point> {
+    let (loss, accuracy) = loss_and_accuracy(&model.network, &model.params, data)?;
+    Ok(Point { t, loss, accuracy })
 }
 
 impl Barriers {
@@ -165,6 +187,7 @@ impl Barriers {
         frame([
             column("label", rows.iter().map(|_| self.label.as_str())),
             column("data_set", rows.iter().map(|_| self.data.as_str())),
+            column("repair", rows.iter().map(|_| self.repair.to_string())),
             column("from", rows.iter().map(|curve| curve.from as u64)),
             column("to", rows.iter().map(|curve| curve.to as u64)),
             column("loss_barrier_nats", rows.iter().map(Curve::loss_barrier)),

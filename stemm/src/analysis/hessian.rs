@@ -117,7 +117,7 @@ impl Hutchinson {
         for batch in data.batches(EVALUATION_BATCH, Order::Sequential)? {
             let (x, y) = batch?;
             let weight = y.size()[0] as f64 / data.len() as f64;
-            let loss = cross_entropy(&model.network.forward(&params, &x, Mode::Eval)?, &y)?;
+            let loss = cross_entropy(&model.network.forward(&params, &x, Mode::Eval)?, &y, 0.0)?;
             let gradients = Tensor::f_run_backward(&[&loss], params.tensors(), true, true)?;
             for (sample, vector) in samples.iter_mut().zip(&vectors) {
                 let product = dot(&gradients, vector.tensors())?;
@@ -132,7 +132,7 @@ impl Hutchinson {
     fn draw(&self, params: &Params) -> Result<Vec<Params>> {
         let mut rng = rng(self.seed, Purpose::Probe);
         let vectors = (0..self.vectors).map(|_| {
-            params.map(|tensor| {
+            params.without_buffers().map(|tensor| {
                 let signs = signs(&mut rng, tensor)?;
                 Ok(match self.weighting {
                     Weighting::Plain => signs,
@@ -211,7 +211,7 @@ mod tests {
     fn explicit_diagonal(model: &Model, data: &Dataset) -> Vec<f64> {
         let params = model.params.leaves().unwrap();
         let logits = model.network.forward(&params, data.images(), Mode::Eval).unwrap();
-        let loss = cross_entropy(&logits, data.labels()).unwrap();
+        let loss = cross_entropy(&logits, data.labels(), 0.0).unwrap();
         let gradients = Tensor::run_backward(&[&loss], params.tensors(), true, true);
         let mut diagonal = Vec::new();
         for (tensor, gradient) in params.tensors().iter().zip(&gradients) {

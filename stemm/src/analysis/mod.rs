@@ -4,6 +4,6 @@ mod barrier;
 mod comparison;
 mod hessian;
 
-pub use barrier::{Barriers, Curve, Point, barriers, interpolate};
+pub use barrier::{Barriers, Curve, Interpolation, Point};
 pub use comparison::{Comparison, ComparisonRow, compare};
 pub use hessian::{Hutchinson, TraceEstimate, Traces, Weighting};

@@ -2,10 +2,12 @@
 //! A chart has a white background of its own, so that it reads the same on light and dark pages.
 
 mod bars;
+mod group_map;
 mod heatmap;
 mod lines;
 
 pub use bars::Bars;
+pub use group_map::GroupMap;
 pub use heatmap::Heatmap;
 pub use lines::{Lines, Series};
 
@@ -13,6 +15,8 @@ use std::path::Path;
 use std::sync::Once;
 
 use base64::Engine;
+use image::codecs::png::PngEncoder;
+use image::{ExtendedColorType, ImageEncoder};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::register_font;
@@ -59,6 +63,7 @@ enum Panel {
     Lines(Lines),
     Bars(Bars),
     Heatmap(Heatmap),
+    GroupMap(GroupMap),
 }
 
 impl Panel {
@@ -67,6 +72,7 @@ impl Panel {
             Panel::Lines(lines) => lines.draw(area),
             Panel::Bars(bars) => bars.draw(area),
             Panel::Heatmap(heatmap) => heatmap.draw(area),
+            Panel::GroupMap(map) => map.draw(area),
         }
     }
 }
@@ -89,6 +95,12 @@ impl From<Heatmap> for Chart {
     }
 }
 
+impl From<GroupMap> for Chart {
+    fn from(map: GroupMap) -> Chart {
+        Chart { panels: vec![Panel::GroupMap(map)] }
+    }
+}
+
 impl Chart {
     /// Puts another chart to the right of this one: a cell shows one result, so several charts must be one.
     pub fn beside(mut self, other: Chart) -> Chart {
@@ -99,7 +111,11 @@ impl Chart {
     /// Width and height in pixels: one panel fills a notebook's width, several share it.
     fn size(&self) -> (u32, u32) {
         let panels = self.panels.len() as u32;
-        if panels == 1 { (760, 400) } else { (380 * panels, 320) }
+        match self.panels.as_slice() {
+            [Panel::GroupMap(map)] => (760, map.height()),
+            [_] => (760, 400),
+            _ => (380 * panels, 320),
+        }
     }
 
     fn draw<DB: DrawingBackend>(&self, root: &Area<DB>) -> Result<()> {
@@ -127,11 +143,8 @@ impl Chart {
         let mut pixels = vec![0; 3 * (width * height) as usize];
         self.draw(&BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area())?;
         let mut bytes = Vec::new();
-        let mut encoder = png::Encoder::new(&mut bytes, width, height);
-        encoder.set_color(png::ColorType::Rgb);
-        encoder
-            .write_header()
-            .and_then(|mut writer| writer.write_image_data(&pixels))
+        PngEncoder::new(&mut bytes)
+            .write_image(&pixels, width, height, ExtendedColorType::Rgb8)
             .map_err(|error| Error::Chart(error.to_string()))?;
         Ok(bytes)
     }
@@ -157,6 +170,7 @@ impl Chart {
             Panel::Lines(lines) => lines.title(),
             Panel::Bars(bars) => bars.title(),
             Panel::Heatmap(heatmap) => heatmap.title(),
+            Panel::GroupMap(map) => map.title(),
         });
         titles.collect::<Vec<_>>().join(" | ")
     }
@@ -212,7 +226,8 @@ mod tests {
     #[test]
     fn every_kind_draws_as_svg_and_png_even_without_values() {
         let lines = Lines::new("a", "x", "y").series([Series::new("s", vec![(0.0, 1.0), (1.0, f64::NAN), (2.0, 3.0)])]);
-        let charts: [Chart; 4] = [
+        let charts: [Chart; 5] = [
+            GroupMap::new("g", vec![8, 16], vec![("a".into(), vec![0], vec![]), ("b".into(), vec![1], vec![0])]).into(),
             lines.clone().into(),
             Lines::new("empty", "x", "y").into(),
             Bars::new("b", "y", vec![("one".into(), 1.0, 0.1), ("two".into(), -2.0, 0.0)]).into(),

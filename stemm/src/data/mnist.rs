@@ -9,7 +9,7 @@ use super::{Dataset, IdxArray, Splits, read_idx};
 use crate::error::{Error, Result};
 
 /// Images held back from the training set.
-const HELD_OUT: usize = 5_000;
+pub(super) const HELD_OUT: usize = 5_000;
 
 /// A published set: folder and the SHA-256 of its decompressed files.
 struct Published {
@@ -56,8 +56,7 @@ impl Published {
             let labels = Tensor::f_from_data_size(&labels.values, &labels.shape, Kind::Uint8)?.f_to_device(device)?;
             Dataset::new(format!("{} {name}", self.name), pixels, labels, 10)
         };
-        let (train, held_out) = part("train", "train", self.train)?.split(HELD_OUT, 0)?;
-        Ok(Splits { train, held_out, test: part("t10k", "test", self.test)? })
+        Splits::new(&part("train", "train", self.train)?, HELD_OUT, 0, part("t10k", "test", self.test)?)
     }
 }
 

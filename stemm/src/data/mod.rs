@@ -1,12 +1,19 @@
 //! Data sets as tensors: images, labels and the one way to walk through them in batches.
 
 mod built_in;
+mod cifar;
 mod idx;
+mod image_folder;
 mod mnist;
+mod preparation;
 
 pub use built_in::blobs;
+pub use cifar::{cifar10, cifar100, read_cifar};
 pub use idx::{IdxArray, read_idx};
+pub use image_folder::image_folder;
 pub use mnist::{fashion_mnist, mnist};
+pub use preparation::Augmentation;
+use preparation::Normalisation;
 
 use rand::seq::SliceRandom;
 use tch::{Device, Kind, Tensor};
@@ -14,28 +21,25 @@ use tch::{Device, Kind, Tensor};
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, rng};
 
-/// Labelled samples on one device.
+/// Labelled samples on one device, and how a batch of them is prepared: augmented (for training only), then normalised.
 #[derive(Debug)]
 pub struct Dataset {
     name: String,
     images: Tensor, // [n, ...], f32
     labels: Tensor, // [n], i64
     classes: i64,
+    normalisation: Option<Normalisation>,
+    augmentation: Augmentation,
 }
 
 impl Clone for Dataset {
     /// Shares the tensors: nothing in the crate writes to them.
     fn clone(&self) -> Self {
-        Dataset {
-            name: self.name.clone(),
-            images: self.images.shallow_clone(),
-            labels: self.labels.shallow_clone(),
-            classes: self.classes,
-        }
+        self.with(self.name.clone(), self.images.shallow_clone(), self.labels.shallow_clone())
     }
 }
 
-/// The order in which batches visit the samples.
+/// The order in which batches visit the samples; only shuffled ones, which are for training, are augmented.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Order {
     Sequential,
@@ -82,7 +86,13 @@ impl Dataset {
         if let Some(index) = values.iter().position(|label| !(0..classes).contains(label)) {
             return Err(Error::LabelOutOfRange { index, label: values[index], classes });
         }
-        Ok(Dataset { name, images, labels, classes })
+        Ok(Dataset { name, images, labels, classes, normalisation: None, augmentation: Augmentation::default() })
+    }
+
+    /// Other samples of the same kind.
+    fn with(&self, name: String, images: Tensor, labels: Tensor) -> Dataset {
+        let (classes, augmentation) = (self.classes, self.augmentation);
+        Dataset { name, images, labels, classes, normalisation: self.normalisation.clone(), augmentation }
     }
 
     /// Name of the data set and the part, such as `Fashion-MNIST test`.
@@ -105,7 +115,7 @@ impl Dataset {
         self.classes
     }
 
-    /// Images `[n, ...]`.
+    /// Images `[n, ...]`, neither augmented nor normalised.
     pub fn images(&self) -> &Tensor {
         &self.images
     }
@@ -123,8 +133,9 @@ impl Dataset {
     /// The same data on another device.
     pub fn to_device(&self, device: impl Into<Device>) -> Result<Dataset> {
         let device = device.into();
-        let (images, labels) = (self.images.f_to_device(device)?, self.labels.f_to_device(device)?);
-        Ok(Dataset { name: self.name.clone(), images, labels, classes: self.classes })
+        let moved = self.with(self.name.clone(), self.images.f_to_device(device)?, self.labels.f_to_device(device)?);
+        let normalisation = self.normalisation.as_ref().map(|own| own.to_device(device)).transpose()?;
+        Ok(Dataset { normalisation, ..moved })
     }
 
     /// The first `n` samples, or all if there are fewer: for quick looks.
@@ -150,7 +161,7 @@ impl Dataset {
             let index = Tensor::from_slice(indices).f_to_device(self.device())?;
             let images = self.images.f_index_select(0, &index)?;
             let labels = self.labels.f_index_select(0, &index)?;
-            Ok(Dataset { name, images, labels, classes: self.classes })
+            Ok(self.with(name, images, labels))
         };
         let rest = pick(&order[held_out..], self.name.clone())?;
         let held = pick(&order[..held_out], format!("{} (held out)", self.name))?;
@@ -160,7 +171,7 @@ impl Dataset {
     fn part(&self, start: usize, len: usize, name: String) -> Result<Dataset> {
         let images = self.images.f_narrow(0, start as i64, len as i64)?;
         let labels = self.labels.f_narrow(0, start as i64, len as i64)?;
-        Ok(Dataset { name, images, labels, classes: self.classes })
+        Ok(self.with(name, images, labels))
     }
 
     /// Number of batches in one pass.
@@ -178,24 +189,32 @@ impl Dataset {
             return Err(Error::Setting { setting: "batch_size", value: "0".into(), requirement: "at least 1" });
         }
         let n = self.len();
-        let index = match order {
-            Order::Sequential => None,
+        let (index, views) = match order {
+            Order::Sequential => (None, None),
             Order::Shuffled { seed, epoch } => {
                 let mut order: Vec<i64> = (0..n as i64).collect();
                 order.shuffle(&mut rng(seed, Purpose::Shuffle(epoch)));
-                Some(Tensor::from_slice(&order).f_to_device(self.device())?)
+                let views = self.augmentation.draw(n, &mut rng(seed, Purpose::Augmentation(epoch)));
+                (Some(Tensor::from_slice(&order).f_to_device(self.device())?), views)
             }
         };
         Ok((0..n).step_by(batch_size).map(move |start| {
-            let len = batch_size.min(n - start) as i64;
-            let start = start as i64;
-            Ok(match &index {
-                None => (self.images.f_narrow(0, start, len)?, self.labels.f_narrow(0, start, len)?),
+            let len = batch_size.min(n - start);
+            let (from, count) = (start as i64, len as i64);
+            let (mut images, labels) = match &index {
+                None => (self.images.f_narrow(0, from, count)?, self.labels.f_narrow(0, from, count)?),
                 Some(index) => {
-                    let index = index.f_narrow(0, start, len)?;
+                    let index = index.f_narrow(0, from, count)?;
                     (self.images.f_index_select(0, &index)?, self.labels.f_index_select(0, &index)?)
                 }
-            })
+            };
+            if let Some(views) = &views {
+                images = self.augmentation.apply(&images, &views[start..start + len])?;
+            }
+            if let Some(normalisation) = &self.normalisation {
+                images = normalisation.apply(&images)?;
+            }
+            Ok((images, labels))
         }))
     }
 }
@@ -217,6 +236,40 @@ pub struct Splits {
 }
 
 impl Splits {
+    /// Splits off `held_out` samples of the training data, chosen by the seed.
+    ///
+    /// # Errors
+    /// `held_out` is 0 or leaves nothing.
+    pub fn new(train: &Dataset, held_out: usize, seed: u64, test: Dataset) -> Result<Splits> {
+        let (train, held_out) = train.split(held_out, seed)?;
+        Ok(Splits { train, held_out, test })
+    }
+
+    fn map(&self, f: impl Fn(&Dataset) -> Result<Dataset>) -> Result<Splits> {
+        Ok(Splits { train: f(&self.train)?, held_out: f(&self.held_out)?, test: f(&self.test)? })
+    }
+
+    /// All parts fitted to an input shape ([`Dataset::fit_to`]).
+    pub fn fit_to(&self, shape: &[i64]) -> Result<Splits> {
+        self.map(|part| part.fit_to(shape))
+    }
+
+    /// All parts normalised alike ([`Dataset::normalised`]).
+    pub fn normalised(&self, mean: &[f64], std: &[f64]) -> Result<Splits> {
+        self.map(|part| part.normalised(mean, std))
+    }
+
+    /// The training part augmented, the others as they are.
+    pub fn augmented(&self, augmentation: Augmentation) -> Result<Splits> {
+        Ok(Splits { train: self.train.augmented(augmentation)?, ..self.clone() })
+    }
+
+    /// At most `train` training samples, and at most `rest` of each other part: for quick looks.
+    pub fn take(&self, train: usize, rest: usize) -> Result<Splits> {
+        let (held_out, test) = (self.held_out.take(rest)?, self.test.take(rest)?);
+        Ok(Splits { train: self.train.take(train)?, held_out, test })
+    }
+
     /// Shows name, size and shape of the parts in the notebook.
     pub fn evcxr_display(&self) {
         use crate::notebook::NotebookDisplay;

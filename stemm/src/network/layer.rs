@@ -1,73 +1,260 @@
-//! What every layer states about itself. To add a layer type: one file with a struct and its [`LayerRule`], and one
-//! line in each of the two lists below.
+//! What every layer states about itself, in one place: how it fits its input, its tensors and the axes that they tie
+//! ([`LayerRule::plan`]), and its output ([`LayerRule::forward`]). To add a layer type: one file with a struct and its
+//! [`LayerRule`], and one line in the list below.
+
+use std::cell::{Cell, RefCell};
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
-use super::spec::{Axis, Groups};
-use super::{Linear, Mode, Relu};
-use crate::error::Result;
+use super::groups::{Axis, Ties};
+use super::{
+    AdaptiveAvgPool2d, Add, AvgPool2d, BatchNorm, Concat, Conv2d, Dropout, Flatten, Gelu, GroupNorm, LayerNorm, Linear,
+    MaxPool2d, Mode, Relu, Sequence, Tanh,
+};
+use crate::error::{Error, Result};
+use crate::rng::{Purpose, rng};
 
-/// A layer of a [`Network`](super::Network).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum Layer {
-    /// `y = x Wᵀ + b`.
-    Linear(Linear),
-    /// `y = max(x, 0)`.
-    Relu(Relu),
+macro_rules! layers {
+    ($($name:ident: $text:literal,)*) => {
+        /// A layer of a [`Network`](super::Network).
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[non_exhaustive]
+        pub enum Layer {
+            $(#[doc = $text] $name($name),)*
+        }
+
+        impl Layer {
+            pub(crate) fn rule(&self) -> &dyn LayerRule {
+                match self {
+                    $(Layer::$name(layer) => layer,)*
+                }
+            }
+
+            /// Name of the layer type, such as `Linear`.
+            pub fn kind(&self) -> &'static str {
+                match self {
+                    $(Layer::$name(_) => stringify!($name),)*
+                }
+            }
+        }
+
+        $(impl From<$name> for Layer {
+            fn from(layer: $name) -> Layer {
+                Layer::$name(layer)
+            }
+        })*
+    };
 }
 
-impl Layer {
-    pub(crate) fn rule(&self) -> &dyn LayerRule {
-        match self {
-            Layer::Linear(layer) => layer,
-            Layer::Relu(layer) => layer,
-        }
-    }
-
-    /// Name of the layer type, such as `Linear`.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Layer::Linear(_) => "Linear",
-            Layer::Relu(_) => "ReLU",
-        }
-    }
+layers! {
+    Linear: "`y = x Wᵀ + b`.",
+    Conv2d: "Cross-correlation with square kernels.",
+    BatchNorm: "Normalises each channel over the batch.",
+    LayerNorm: "Normalises each sample.",
+    GroupNorm: "Normalises runs of channels of each sample.",
+    Relu: "`max(x, 0)`.",
+    Gelu: "`x Φ(x)`.",
+    Tanh: "`tanh x`.",
+    Dropout: "Sets a share of the values to zero while training.",
+    MaxPool2d: "The largest value of each window.",
+    AvgPool2d: "The mean of each window.",
+    AdaptiveAvgPool2d: "Means over windows such that the output has a given size.",
+    Flatten: "Channels and positions in one axis.",
+    Sequence: "Layers one after the other.",
+    Add: "The sum of branches: residual blocks.",
+    Concat: "The channels of branches side by side.",
 }
 
-/// Shape rule, parameters, ties between axes and forward pass of one layer type.
+/// Plan and forward pass of one layer type.
 pub(crate) trait LayerRule {
-    /// Shape of an output sample for an input sample, or why the input does not fit.
-    fn output_shape(&self, input: &[i64]) -> Result<Vec<i64>, String>;
+    /// Checks the input, declares the tensors with the axes that they tie, and says what flows out.
+    ///
+    /// An error leaves the layer's name empty: the sequence around it fills it in.
+    fn plan(&self, input: Flow, plan: &mut Plan) -> Result<Flow>;
 
-    /// The parameter tensors, in the order in which `tie` and `forward` use them.
-    fn tensors(&self) -> Vec<TensorRule> {
-        Vec::new()
-    }
-
-    /// Says which axes move together: given the symbol of the input's channels, returns the axes of each tensor and
-    /// the symbol of the output's channels. Element-wise layers keep the default.
-    fn tie(&self, input: Axis, _groups: &mut Groups) -> (Vec<Vec<Axis>>, Axis) {
-        (Vec::new(), input)
-    }
-
-    /// Output for a batch `x`, with the tensors of `tensors`.
-    fn forward(&self, tensors: &[Tensor], x: &Tensor, mode: Mode) -> Result<Tensor>;
+    /// Output for a batch `x: [batch, ...]`; takes its tensors from `values` in the order in which it declared them.
+    fn forward(&self, values: &mut Values, x: &Tensor, pass: &Pass) -> Result<Tensor>;
 }
 
-/// Name, shape and initial distribution of a parameter tensor.
-pub(crate) struct TensorRule {
-    pub suffix: &'static str,
+/// What flows from layer to layer: the shape of one sample, and the symbols of its first axis (channels or units).
+#[derive(Clone, Debug)]
+pub(crate) struct Flow {
     pub shape: Vec<i64>,
-    /// Initial values are uniform in `[-bound, bound]`.
-    pub bound: f32,
+    pub axis: Axis,
 }
 
-impl TensorRule {
-    pub(crate) fn draw(&self, rng: &mut ChaCha8Rng) -> Vec<f32> {
-        let n: i64 = self.shape.iter().product();
-        (0..n).map(|_| rng.random_range(-self.bound..=self.bound)).collect()
+impl Flow {
+    /// The same units at other positions, `shape: [channels, ...]`.
+    pub(crate) fn reshaped(self, shape: Vec<i64>) -> Flow {
+        Flow { shape, ..self }
+    }
+
+    /// Channels, height and width, or the error that names what was expected.
+    pub(crate) fn image(&self) -> Result<[i64; 3]> {
+        self.shape.as_slice().try_into().map_err(|_| self.unfit("[channels, height, width]"))
+    }
+
+    /// The input is not what the layer expects.
+    pub(crate) fn unfit(&self, expected: impl Into<String>) -> Error {
+        Error::LayerShape { layer: String::new(), expected: expected.into(), given: self.shape.clone() }
+    }
+}
+
+/// A layer whose own settings cannot work.
+pub(crate) fn broken(reason: impl Into<String>) -> Error {
+    Error::Layer { layer: String::new(), reason: reason.into() }
+}
+
+/// Everything that follows from a network's description.
+#[derive(Default)]
+pub(crate) struct Plan {
+    pub ties: Ties,
+    pub parameters: Vec<TensorPlan>,
+    pub buffers: Vec<TensorPlan>,
+    pub layers: Vec<LayerPlan>,
+    /// Names of the layers around the one that is being planned.
+    path: Vec<String>,
+}
+
+/// A tensor that a layer declared.
+pub(crate) struct TensorPlan {
+    pub layer: String,
+    pub name: String,
+    pub axes: Vec<Axis>,
+    pub init: Init,
+}
+
+impl TensorPlan {
+    pub(crate) fn shape(&self) -> Vec<i64> {
+        self.axes.iter().map(Axis::size).collect()
+    }
+}
+
+/// A layer as the summary shows it.
+pub(crate) struct LayerPlan {
+    pub name: String,
+    pub kind: &'static str,
+    pub output: Flow,
+    /// Trainable values.
+    pub parameters: i64,
+}
+
+/// Initial values of a tensor.
+pub(crate) enum Init {
+    /// Uniform in `[-bound, bound]`.
+    Uniform(f32),
+    Constant(f32),
+}
+
+impl Init {
+    pub(crate) fn draw(&self, n: i64, rng: &mut ChaCha8Rng) -> Vec<f32> {
+        match *self {
+            Init::Uniform(bound) => (0..n).map(|_| rng.random_range(-bound..=bound)).collect(),
+            Init::Constant(value) => vec![value; n as usize],
+        }
+    }
+}
+
+impl Plan {
+    /// Declares a trainable tensor with these axes; its shape follows from them.
+    pub(crate) fn parameter(&mut self, name: &str, axes: impl Into<Vec<Axis>>, init: Init) {
+        let tensor = self.tensor(name, axes.into(), init);
+        self.parameters.push(tensor);
+    }
+
+    /// Declares a tensor that is no parameter: it moves with its channels, but has no gradient and enters no matching.
+    pub(crate) fn buffer(&mut self, name: &str, axes: impl Into<Vec<Axis>>, init: Init) {
+        let tensor = self.tensor(name, axes.into(), init);
+        self.buffers.push(tensor);
+    }
+
+    fn tensor(&self, name: &str, axes: Vec<Axis>, init: Init) -> TensorPlan {
+        let layer = self.path.join(".");
+        TensorPlan { name: format!("{layer}.{name}"), layer, axes, init }
+    }
+
+    /// Plans a layer under its name, and notes it for the summary.
+    pub(crate) fn layer(&mut self, name: &str, layer: &Layer, input: Flow) -> Result<Flow> {
+        self.path.push(name.to_owned());
+        let path = self.path.join(".");
+        if self.layers.iter().any(|earlier| earlier.name == path) {
+            return Err(Error::Layer { layer: path, reason: "another layer has the same name".into() });
+        }
+        let before = self.parameters.len();
+        let output = layer.rule().plan(input, self).map_err(|error| error.in_layer(&path))?;
+        self.path.pop();
+        if !matches!(layer, Layer::Sequence(_)) {
+            let own = self.parameters[before..].iter().filter(|tensor| tensor.layer == path);
+            let parameters = own.map(|tensor| tensor.shape().iter().product::<i64>()).sum();
+            self.layers.push(LayerPlan { name: path, kind: layer.kind(), output: output.clone(), parameters });
+        }
+        Ok(output)
+    }
+}
+
+/// The tensors of a network, taken one by one in the order of the plan.
+pub(crate) struct Values<'a> {
+    pub parameters: std::slice::Iter<'a, Tensor>,
+    pub buffers: std::slice::Iter<'a, Tensor>,
+}
+
+impl<'a> Values<'a> {
+    /// The next parameter.
+    pub(crate) fn parameter(&mut self) -> Result<&'a Tensor> {
+        self.parameters.next().ok_or_else(Values::exhausted)
+    }
+
+    /// The next buffer.
+    pub(crate) fn buffer(&mut self) -> Result<&'a Tensor> {
+        self.buffers.next().ok_or_else(Values::exhausted)
+    }
+
+    pub(crate) fn exhausted() -> Error {
+        let reason = "the parameters are fewer or more than the network's".into();
+        Error::Layer { layer: "the whole network".into(), reason }
+    }
+}
+
+/// How one forward pass runs.
+pub(crate) struct Pass<'a> {
+    pub mode: Mode,
+    /// While training: the share of the batch's statistics that batch norm mixes into its buffers, in place.
+    /// `None` leaves the buffers as they are, so that the pass is a pure function.
+    pub momentum: Option<f64>,
+    /// Number format of the matrix products; sums and normalisation stay in f32.
+    pub precision: Kind,
+    /// Gathers the outputs of linear and convolution layers.
+    pub outputs: Option<&'a RefCell<Vec<Tensor>>>,
+    /// Dropout masks drawn so far.
+    pub masks: Cell<u64>,
+}
+
+impl<'a> Pass<'a> {
+    /// A pure pass in f32.
+    pub(crate) fn new(mode: Mode) -> Pass<'a> {
+        Pass { mode, momentum: None, precision: Kind::Float, outputs: None, masks: Cell::new(0) }
+    }
+
+    /// The generator of the next dropout mask: one stream a dropout layer.
+    pub(crate) fn mask_rng(&self, seed: u64) -> ChaCha8Rng {
+        let number = self.masks.get();
+        self.masks.set(number + 1);
+        rng(seed, Purpose::Dropout(number))
+    }
+
+    /// Shows the output of a linear or convolution layer to whoever wants to see it.
+    pub(crate) fn show(&self, output: &Tensor) {
+        if let Some(outputs) = self.outputs {
+            outputs.borrow_mut().push(output.shallow_clone());
+        }
+    }
+
+    /// The tensor in the number format of matrix products.
+    pub(crate) fn cast(&self, tensor: &Tensor) -> Result<Tensor> {
+        // Full precision means the tensors' own, so that f64 parameters give an f64 network.
+        if self.precision == Kind::Float { Ok(tensor.shallow_clone()) } else { Ok(tensor.f_to_kind(self.precision)?) }
     }
 }

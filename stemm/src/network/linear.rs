@@ -3,9 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use super::Mode;
-use super::layer::{Layer, LayerRule, TensorRule};
-use super::spec::{Axis, Groups};
+use super::layer::{Flow, Init, LayerRule, Pass, Plan, Values, broken};
 use crate::error::Result;
 
 /// A linear layer with bias; its tensors are `weight: [out, in]` and `bias: [out]`.
@@ -22,38 +20,29 @@ impl Linear {
     }
 }
 
-impl From<Linear> for Layer {
-    fn from(layer: Linear) -> Layer {
-        Layer::Linear(layer)
-    }
-}
-
 impl LayerRule for Linear {
-    fn output_shape(&self, input: &[i64]) -> Result<Vec<i64>, String> {
+    fn plan(&self, input: Flow, plan: &mut Plan) -> Result<Flow> {
         if self.inputs < 1 || self.outputs < 1 {
-            return Err(format!("it goes from {} to {} units, both must be at least 1", self.inputs, self.outputs));
+            return Err(broken(format!(
+                "it goes from {} to {} units, both must be at least 1",
+                self.inputs, self.outputs
+            )));
         }
-        if input != [self.inputs] {
-            return Err(format!("it takes inputs of shape [{}], but gets {input:?}", self.inputs));
+        if input.shape != [self.inputs] {
+            return Err(input.unfit(format!("[{}]", self.inputs)));
         }
-        Ok(vec![self.outputs])
-    }
-
-    fn tensors(&self) -> Vec<TensorRule> {
         // PyTorch's default: Kaiming uniform with a = sqrt(5), that is, a bound of 1 / sqrt(inputs) for both.
         let bound = 1.0 / (self.inputs as f32).sqrt();
-        vec![
-            TensorRule { suffix: "weight", shape: vec![self.outputs, self.inputs], bound },
-            TensorRule { suffix: "bias", shape: vec![self.outputs], bound },
-        ]
+        let output = plan.ties.new_axis(self.outputs);
+        plan.parameter("weight", [output.clone(), input.axis], Init::Uniform(bound));
+        plan.parameter("bias", [output.clone()], Init::Uniform(bound));
+        Ok(Flow { shape: vec![self.outputs], axis: output })
     }
 
-    fn tie(&self, input: Axis, groups: &mut Groups) -> (Vec<Vec<Axis>>, Axis) {
-        let output = groups.new_axis(self.outputs);
-        (vec![vec![output, input], vec![output]], output)
-    }
-
-    fn forward(&self, tensors: &[Tensor], x: &Tensor, _mode: Mode) -> Result<Tensor> {
-        Ok(x.f_linear(&tensors[0], Some(&tensors[1]))?)
+    fn forward(&self, values: &mut Values, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let (weight, bias) = (pass.cast(values.parameter()?)?, pass.cast(values.parameter()?)?);
+        let y = pass.cast(x)?.f_linear(&weight, Some(&bias))?;
+        pass.show(&y);
+        Ok(y)
     }
 }

@@ -1,95 +1,110 @@
 //! Networks as values: a [`Network`] describes layers, [`Params`] holds the tensors, [`Network::forward`] is a pure
-//! function of both. The permutation groups follow from the description ([`PermutationSpec`]).
+//! function of both. Shapes, tensors and permutation groups ([`PermutationSpec`]) follow from the description.
 
+mod activation;
+pub mod architecture;
+mod batch_norm;
+mod branches;
+mod conv2d;
+mod dropout;
+mod flatten;
+mod group_norm;
+mod groups;
 mod layer;
+mod layer_norm;
 mod linear;
 mod model;
 mod params;
-mod relu;
+mod pool;
+mod sequence;
 mod spec;
 
+pub use activation::{Gelu, Relu, Tanh};
+pub use batch_norm::BatchNorm;
+pub(crate) use batch_norm::MOMENTUM;
+pub use branches::{Add, Concat};
+pub use conv2d::Conv2d;
+pub use dropout::Dropout;
+pub use flatten::Flatten;
+pub use group_norm::GroupNorm;
 pub use layer::Layer;
+pub(crate) use layer::{Pass, Plan};
+pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 pub use model::Model;
 pub(crate) use model::check_models;
 pub use params::Params;
 pub(crate) use params::copied;
-pub use relu::Relu;
-pub use spec::{AxisRole, PermutationGroup, PermutationSpec};
+pub use pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d};
+pub use sequence::Sequence;
+pub(crate) use spec::Member;
+pub use spec::{AxisSegment, PermutationGroup, PermutationSpec};
 
+use polars::prelude::DataFrame;
 use serde::{Deserialize, Serialize};
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
+use crate::chart::{Chart, GroupMap};
 use crate::error::{Error, Result};
+use crate::frame::{column, frame};
 use crate::rng::{Purpose, rng};
+use groups::Axis;
+use layer::{Flow, LayerRule, TensorPlan, Values};
 
 /// How a network runs: layers such as batch norm and dropout differ between the two.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// With the statistics of the batch and with dropout.
-    Train,
+    /// With the statistics of the batch, and with dropout masks drawn from the seed.
+    Train {
+        /// Seed of the dropout masks; networks without dropout do not look at it.
+        seed: u64,
+    },
     /// With the stored statistics and without dropout.
     Eval,
+}
+
+/// Where the tensors of a linear or convolution layer are among the parameters.
+pub(crate) struct WeightLayer {
+    pub weight: usize,
+    pub bias: Option<usize>,
+    /// Whether its outputs are units inside the network.
+    pub hidden: bool,
 }
 
 /// An immutable description of a network: the shape of one input and named layers in order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Network {
     input_shape: Vec<i64>,
-    layers: Vec<(String, Layer)>,
+    layers: Sequence,
 }
 
 impl Network {
     /// Describes a network for inputs of `input_shape` (without the batch axis).
     ///
     /// # Errors
-    /// The first layer that does not fit its input, by name; a name that occurs twice.
+    /// The first layer that does not fit its input, with its name, the shape that it takes and the one that it gets; a
+    /// name that occurs twice.
     ///
     /// ```
-    /// use stemm::network::{Linear, Network, Relu};
-    /// let network = Network::new([2], [
-    ///     ("hidden", Linear::new(2, 8).into()),
+    /// use stemm::prelude::*;
+    /// let network = Network::new([1, 28, 28], [
+    ///     ("conv", Conv2d::new(1, 8, 3).padding(1).into()),
+    ///     ("norm", BatchNorm::new(8).into()),
     ///     ("relu", Relu.into()),
-    ///     ("out", Linear::new(8, 3).into()),
+    ///     ("pool", MaxPool2d::new(4).into()),
+    ///     ("flatten", Flatten.into()),
+    ///     ("head", Linear::new(8 * 7 * 7, 10).into()),
     /// ])?;
-    /// assert_eq!(network.output_shape(), [3]);
+    /// assert_eq!(network.output_shape(), [10]);
+    /// assert_eq!(network.permutation_spec().groups()[0].size, 8); // the channels, also in the head's inputs
     /// # Ok::<(), stemm::Error>(())
     /// ```
-    pub fn new<'a>(
+    pub fn new<N: Into<String>>(
         input_shape: impl Into<Vec<i64>>,
-        layers: impl IntoIterator<Item = (&'a str, Layer)>,
+        layers: impl IntoIterator<Item = (N, Layer)>,
     ) -> Result<Network> {
-        let layers: Vec<(String, Layer)> = layers.into_iter().map(|(name, layer)| (name.to_owned(), layer)).collect();
-        let network = Network { input_shape: input_shape.into(), layers };
-        network.check()?;
-        Ok(network)
-    }
-
-    /// A multi-layer perceptron: linear layers `layer1`, `layer2`, ... with ReLU between them.
-    ///
-    /// Images are flattened: `widths[0]` is the number of pixels. The paper's network for MNIST and Fashion-MNIST is
-    /// `Network::mlp(&[784, 512, 512, 512, 10])`.
-    ///
-    /// # Errors
-    /// Fewer than two widths, or a width below 1.
-    pub fn mlp(widths: &[i64]) -> Result<Network> {
-        let last = widths.len().saturating_sub(1);
-        if last == 0 {
-            return Err(Error::Setting {
-                setting: "widths",
-                value: format!("{widths:?}"),
-                requirement: "a list of at least two widths: input, hidden layers, output",
-            });
-        }
-        let mut layers = Vec::new();
-        for (index, pair) in (1..).zip(widths.windows(2)) {
-            layers.push((format!("layer{index}"), Linear::new(pair[0], pair[1]).into()));
-            if index < last {
-                layers.push((format!("relu{index}"), Relu.into()));
-            }
-        }
-        let network = Network { input_shape: vec![widths[0]], layers };
-        network.check()?;
+        let network = Network { input_shape: input_shape.into(), layers: Sequence::new(layers) };
+        network.plan()?;
         Ok(network)
     }
 
@@ -101,60 +116,70 @@ impl Network {
     /// Shape of one output, without the batch axis.
     pub fn output_shape(&self) -> Vec<i64> {
         // Constructors and `Model::load` checked every layer.
-        self.shapes().map(|shapes| shapes.last().cloned().unwrap_or_default()).unwrap_or_default()
+        self.plan().map(|(_, output)| output.shape).unwrap_or_default()
     }
 
     /// Layers in order, with their names.
     pub fn layers(&self) -> &[(String, Layer)] {
-        &self.layers
+        self.layers.layers()
     }
 
-    /// Output shape of each layer; an error names the first layer that does not fit.
-    pub(crate) fn shapes(&self) -> Result<Vec<Vec<i64>>> {
-        let mut shape = self.input_shape.clone();
-        self.layers
-            .iter()
-            .map(|(name, layer)| {
-                shape =
-                    layer.rule().output_shape(&shape).map_err(|reason| Error::Layer { layer: name.clone(), reason })?;
-                Ok(shape.clone())
-            })
-            .collect()
-    }
-
-    pub(crate) fn check(&self) -> Result<()> {
-        self.shapes()?;
-        for (index, (name, _)) in self.layers.iter().enumerate() {
-            if self.layers[..index].iter().any(|(earlier, _)| earlier == name) {
-                return Err(Error::Layer { layer: name.clone(), reason: "another layer has the same name".into() });
-            }
+    /// Shapes, tensors and ties of all layers, and what flows out; an error names the first layer that does not fit.
+    pub(crate) fn plan(&self) -> Result<(Plan, Flow)> {
+        if self.input_shape.is_empty() || self.input_shape.iter().any(|&size| size < 1) {
+            let requirement = "at least one dimension, each at least 1, such as [3, 32, 32]";
+            let value = format!("{:?}", self.input_shape);
+            return Err(Error::Setting { setting: "input_shape", value, requirement });
         }
-        Ok(())
+        let mut plan = Plan::default();
+        let input = Flow { shape: self.input_shape.clone(), axis: Axis::fixed(self.input_shape[0]) };
+        let output = self.layers.plan(input, &mut plan)?;
+        plan.ties.fix(&output.axis);
+        Ok((plan, output))
     }
 
-    /// Names and shapes of the parameter tensors, in their fixed order.
+    fn tensor_plans(&self) -> (Vec<TensorPlan>, Vec<TensorPlan>) {
+        self.plan().map(|(plan, _)| (plan.parameters, plan.buffers)).unwrap_or_default()
+    }
+
+    /// Names and shapes of the tensors in their fixed order: parameters, then buffers.
     pub fn tensor_shapes(&self) -> Vec<(String, Vec<i64>)> {
-        let mut shapes = Vec::new();
-        for (name, layer) in &self.layers {
-            let tensors = layer.rule().tensors();
-            shapes.extend(tensors.into_iter().map(|tensor| (format!("{name}.{}", tensor.suffix), tensor.shape)));
-        }
-        shapes
+        let (parameters, buffers) = self.tensor_plans();
+        parameters.into_iter().chain(buffers).map(|tensor| (tensor.name.clone(), tensor.shape())).collect()
+    }
+
+    /// Whether the network has running statistics, which a merged network must have recomputed.
+    pub fn has_batch_norm(&self) -> bool {
+        !self.tensor_plans().1.is_empty()
+    }
+
+    /// The linear and convolution layers in the order in which a pass shows their outputs.
+    pub(crate) fn weight_layers(&self) -> Result<Vec<WeightLayer>> {
+        let (plan, _) = self.plan()?;
+        let layers = plan.layers.iter().filter(|layer| matches!(layer.kind, "Linear" | "Conv2d"));
+        let weight_layer = |layer: &layer::LayerPlan| {
+            let mut own = (0..plan.parameters.len()).filter(|&index| plan.parameters[index].layer == layer.name);
+            let weight = own.next()?;
+            let units = plan.ties.resolve(&plan.parameters[weight].axes[0]);
+            Some(WeightLayer { weight, bias: own.next(), hidden: units.iter().any(|segment| segment.symbol.is_some()) })
+        };
+        Ok(layers.filter_map(weight_layer).collect())
     }
 
     /// Draws parameters as PyTorch's modules do by default; the same seed gives the same values on every device.
     pub fn init(&self, seed: u64, device: impl Into<Device>) -> Result<Params> {
         let device = device.into();
         let mut rng = rng(seed, Purpose::Initialisation);
-        let mut tensors = Vec::new();
-        for (name, layer) in &self.layers {
-            for tensor in layer.rule().tensors() {
-                let values = tensor.draw(&mut rng);
-                let values = Tensor::f_from_slice(&values)?.f_view(tensor.shape.as_slice())?.f_to_device(device)?;
-                tensors.push((format!("{name}.{}", tensor.suffix), values));
-            }
-        }
-        Ok(Params::new(tensors))
+        let mut draw = |plans: Vec<TensorPlan>| -> Result<Vec<(String, Tensor)>> {
+            let tensors = plans.into_iter().map(|tensor| {
+                let shape = tensor.shape();
+                let values = Tensor::f_from_slice(&tensor.init.draw(shape.iter().product(), &mut rng))?;
+                Ok((tensor.name, values.f_view(shape.as_slice())?.f_to_device(device)?))
+            });
+            tensors.collect()
+        };
+        let (plan, _) = self.plan()?;
+        Ok(Params::new(draw(plan.parameters)?, draw(plan.buffers)?))
     }
 
     /// Computes the outputs `[batch, ...]` for inputs `x: [batch, ...]`; each sample is reshaped to the input shape.
@@ -162,6 +187,11 @@ impl Network {
     /// # Errors
     /// Samples with another number of values than the input shape, parameters of another network.
     pub fn forward(&self, params: &Params, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        self.run(params, x, &Pass::new(mode))
+    }
+
+    /// [`Network::forward`] with everything that a pass can do besides.
+    pub(crate) fn run(&self, params: &Params, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         let size = x.size();
         let per_sample: i64 = size.iter().skip(1).product();
         if size.len() < 2 || per_sample != self.input_shape.iter().product::<i64>() {
@@ -169,27 +199,39 @@ impl Network {
                 tensor: "one sample of the input".into(),
                 expected: self.input_shape.clone(),
                 found: size.into_iter().skip(1).collect(),
-                hint: "use data that fits the network's input shape",
+                hint: "use data that fits the network's input shape; `fit_to` pads images and repeats their channels",
             });
         }
         let mut shape = vec![size[0]];
         shape.extend(&self.input_shape);
-        let mut x = x.f_reshape(shape.as_slice())?;
-        let mut rest = params.tensors();
-        for (_, layer) in &self.layers {
-            let rule = layer.rule();
-            let (own, later) = rest.split_at_checked(rule.tensors().len()).ok_or_else(|| self.names_error(params))?;
-            x = rule.forward(own, &x, mode)?;
-            rest = later;
+        let x = x.f_reshape(shape.as_slice())?;
+        let mut values = Values { parameters: params.tensors().iter(), buffers: params.buffers().iter() };
+        let y = self.layers.forward(&mut values, &x, pass)?;
+        if values.parameters.len() + values.buffers.len() > 0 {
+            return Err(Values::exhausted());
         }
-        Ok(x)
+        // Losses are computed from f32 even where the products were not.
+        if pass.precision == Kind::Float { Ok(y) } else { Ok(y.f_to_kind(Kind::Float)?) }
     }
 
     /// Checks that the parameters are this network's: names, shapes, finite values.
     pub fn check_params(&self, params: &Params) -> Result<()> {
         let shapes = self.tensor_shapes();
-        if shapes.len() != params.len() || shapes.iter().zip(params.iter()).any(|((a, _), (b, _))| a != b) {
-            return Err(self.names_error(params));
+        if shapes.len() != params.iter().len() || shapes.iter().zip(params.iter()).any(|((a, _), (b, _))| a != b) {
+            let found: Vec<&str> = params.iter().map(|(name, _)| name).collect();
+            return Err(Error::TensorNames {
+                missing: shapes
+                    .iter()
+                    .map(|(name, _)| name)
+                    .filter(|name| !found.contains(&name.as_str()))
+                    .cloned()
+                    .collect(),
+                surplus: found
+                    .iter()
+                    .filter(|name| shapes.iter().all(|(own, _)| own != *name))
+                    .map(ToString::to_string)
+                    .collect(),
+            });
         }
         for ((name, expected), (_, tensor)) in shapes.into_iter().zip(params.iter()) {
             if tensor.size() != expected {
@@ -203,12 +245,122 @@ impl Network {
         Ok(())
     }
 
-    fn names_error(&self, params: &Params) -> Error {
-        let expected: Vec<String> = self.tensor_shapes().into_iter().map(|(name, _)| name).collect();
-        let found: Vec<String> = params.iter().map(|(name, _)| name.to_owned()).collect();
-        Error::TensorNames {
-            missing: expected.iter().filter(|name| !found.contains(name)).cloned().collect(),
-            surplus: found.iter().filter(|name| !expected.contains(name)).cloned().collect(),
+    /// One row a layer: name, type, output shape, trainable values, and the permutation groups of its output.
+    pub fn frame(&self) -> DataFrame {
+        let (layers, spec) = self.summary();
+        let rows = &layers;
+        let group = |row: &(layer::LayerPlan, Vec<AxisSegment>)| {
+            let parts = row.1.iter().map(|segment| match segment.group {
+                None => "fixed".to_owned(),
+                Some(group) if segment.block == 1 => spec.groups()[group].to_string(),
+                Some(group) => format!("{} in blocks of {}", spec.groups()[group], segment.block),
+            });
+            parts.collect::<Vec<_>>().join(" + ")
+        };
+        frame([
+            column("layer", rows.iter().map(|(layer, _)| layer.name.as_str())),
+            column("type", rows.iter().map(|(layer, _)| layer.kind)),
+            column("output_shape", rows.iter().map(|(layer, _)| format!("{:?}", layer.output.shape))),
+            column("parameters", rows.iter().map(|(layer, _)| layer.parameters)),
+            column("permutation_group", rows.iter().map(group)),
+        ])
+    }
+
+    fn summary(&self) -> (Vec<(layer::LayerPlan, Vec<AxisSegment>)>, PermutationSpec) {
+        let spec = self.permutation_spec();
+        let Ok((plan, _)) = self.plan() else { return (Vec::new(), spec) };
+        let (layers, ties) = (plan.layers, plan.ties);
+        let rows = layers.into_iter().map(|layer| {
+            let segments = spec.segments(&ties, &layer.output.axis);
+            (layer, segments)
+        });
+        (rows.collect(), spec)
+    }
+
+    /// A picture of the permutation groups: which layers write the units of a group and which read them.
+    pub fn chart(&self) -> Chart {
+        let (plans, _) = self.tensor_plans();
+        let spec = self.permutation_spec();
+        let groups = spec.groups().iter().map(|group| group.size).collect();
+        let of = |axis: &[AxisSegment]| axis.iter().filter_map(|segment| segment.group).collect::<Vec<_>>();
+        // Vectors (biases, norms) belong to the group of the layer before them and would only repeat it.
+        let rows = plans
+            .iter()
+            .zip(spec.axes())
+            .filter(|(_, axes)| axes.len() > 1 && axes[1].iter().any(|s| s.is_channel(axes)));
+        let rows = rows.map(|(tensor, axes)| (tensor.layer.clone(), of(&axes[0]), of(&axes[1]))).collect();
+        GroupMap::new("Permutation groups", groups, rows).into()
+    }
+
+    /// Shows the summary table in the notebook.
+    pub fn evcxr_display(&self) {
+        let (parameters, _) = self.tensor_plans();
+        let values: i64 = parameters.iter().map(|tensor| tensor.shape().iter().product::<i64>()).sum();
+        let groups = self.permutation_spec().groups().len();
+        crate::notebook::show_frame(&self.frame(), &format!("{values} parameters, {groups} permutation groups"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_that_does_not_fit_is_named_with_both_shapes() {
+        let inner = Add::residual([("conv2", Conv2d::new(8, 4, 3).padding(1).into())]);
+        let error =
+            Network::new([3, 8, 8], [("conv1", Conv2d::new(3, 8, 3).into()), ("block", inner.into())]).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("`block`") && text.contains("[8, 6, 6]") && text.contains("[4, 6, 6]"), "{text}");
+        let deep = Sequence::new([("0", Conv2d::new(5, 4, 3).into())]);
+        let error = Network::new([3, 8, 8], [("features", deep.into())]).unwrap_err();
+        assert!(
+            matches!(&error, Error::LayerShape { layer, given, .. } if layer == "features.0" && *given == [3, 8, 8])
+        );
+        assert!(error.to_string().contains("[5, "), "{error}");
+    }
+
+    #[test]
+    fn settings_that_cannot_work_are_named() {
+        for (layer, word) in [
+            (Layer::from(Conv2d::new(3, 8, 0)), "kernel 0"),
+            (Dropout::new(1.0).into(), "probability 1"),
+            (GroupNorm::new(2, 3).into(), "2 equal runs"),
+            (MaxPool2d::new(2).padding(2).into(), "padding 2"),
+            (Add::new([]).into(), "no branches"),
+        ] {
+            let error = Network::new([3, 8, 8], [("bad", layer)]).unwrap_err();
+            assert!(matches!(&error, Error::Layer { layer, .. } if layer == "bad"), "{error}");
+            assert!(error.to_string().contains(word), "{error}");
         }
+    }
+
+    #[test]
+    fn names_that_occur_twice_are_refused() {
+        let error = Network::new([2], [("a", Relu.into()), ("a", Relu.into())]).unwrap_err();
+        assert!(error.to_string().contains("same name"), "{error}");
+    }
+
+    #[test]
+    fn dropout_depends_on_the_seed_alone_and_keeps_the_mean() -> Result<()> {
+        let network = Network::new([10_000], [("drop", Dropout::new(0.25).into())])?;
+        let (params, x) = (network.init(0, Device::Cpu)?, Tensor::ones([1, 10_000], (Kind::Float, Device::Cpu)));
+        let run = |seed| network.forward(&params, &x, Mode::Train { seed });
+        assert_eq!(run(1)?, run(1)?);
+        assert_ne!(run(1)?, run(2)?);
+        assert!((run(1)?.mean(Kind::Float).double_value(&[]) - 1.0).abs() < 0.03);
+        assert_eq!(network.forward(&params, &x, Mode::Eval)?, x);
+        Ok(())
+    }
+
+    #[test]
+    fn a_pass_in_training_mode_leaves_running_statistics_alone() -> Result<()> {
+        let network = Network::new([4], [("norm", BatchNorm::new(4).into())])?;
+        let params = network.init(0, Device::Cpu)?;
+        let before = params.copied()?;
+        let _ =
+            network.forward(&params, &Tensor::randn([8, 4], (Kind::Float, Device::Cpu)), Mode::Train { seed: 0 })?;
+        assert!(params.buffers().iter().zip(before.buffers()).all(|(a, b)| a == b));
+        Ok(())
     }
 }

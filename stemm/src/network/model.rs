@@ -7,9 +7,9 @@ use polars::prelude::DataFrame;
 use tch::{Device, Tensor};
 
 use super::{Mode, Network, Params};
+use crate::chart::Chart;
 use crate::error::{Error, Result};
 use crate::file;
-use crate::frame::{column, frame};
 
 /// A [`Network`] and its [`Params`].
 #[derive(Clone, Debug)]
@@ -42,6 +42,8 @@ impl Model {
 
     /// Writes the model to a safetensors file, atomically; the network stands in its metadata.
     ///
+    /// The tensors have their plain names, so that PyTorch reads the file as a state dict.
+    ///
     /// ```
     /// use stemm::prelude::*;
     /// let network = Network::mlp(&[4, 8, 2])?;
@@ -52,8 +54,7 @@ impl Model {
     /// # Ok::<(), stemm::Error>(())
     /// ```
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        let metadata = HashMap::from([("network".to_owned(), file::to_json(&self.network))]);
-        file::write_tensors(path.as_ref(), self.params.iter(), metadata)
+        self.save_state_dict(path, &[])
     }
 
     /// Reads a model that [`Model::save`] or a training wrote.
@@ -64,42 +65,107 @@ impl Model {
         let path = path.as_ref();
         let (mut tensors, metadata) = file::read_tensors(path, device.into())?;
         let network: Network = file::from_metadata(path, &metadata, "network")?;
-        network.check()?;
-        let mut own = Vec::new();
-        for (name, _) in network.tensor_shapes() {
-            if let Some(tensor) = tensors.remove(&name) {
-                own.push((name, tensor));
-            }
-        }
-        Model::new(network, Params::new(own))
+        network.plan()?;
+        // Checkpoints hold other tensors besides.
+        let own: Vec<String> = network.tensor_shapes().into_iter().map(|(name, _)| name).collect();
+        tensors.retain(|name, _| own.contains(name));
+        let params = network.collect(path, tensors, &[])?;
+        Model::new(network, params)
     }
 
-    /// One row a layer: type, output shape, parameters, permutation group of its units.
+    /// Reads a state dict that PyTorch wrote as safetensors (`safetensors.torch.save_file`); see `docs/pytorch.md`.
+    ///
+    /// `names` lists pairs of module names, ours and the file's, wherever they differ: `[("layer1", "0")]` reads
+    /// `layer1.weight` from `0.weight`. Half-precision values become f32; `num_batches_tracked` is not needed.
+    ///
+    /// # Errors
+    /// As [`Model::load`]; missing, surplus and misshapen tensors are all listed.
+    ///
+    /// ```
+    /// use stemm::prelude::*;
+    /// let network = Network::mlp(&[4, 8, 2])?;
+    /// let model = Model::new(network.clone(), network.init(0, Device::Cpu)?)?;
+    /// let path = std::env::temp_dir().join("stemm-doc-sequential.safetensors");
+    /// let names = [("layer1", "0"), ("layer2", "2")]; // nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    /// model.save_state_dict(&path, &names)?;
+    /// let back = Model::load_state_dict(&path, &network, &names, Device::Cpu)?;
+    /// assert!(back.params.get("layer2.bias") == model.params.get("layer2.bias"));
+    /// # Ok::<(), stemm::Error>(())
+    /// ```
+    pub fn load_state_dict(
+        path: impl AsRef<Path>,
+        network: &Network,
+        names: &[(&str, &str)],
+        device: impl Into<Device>,
+    ) -> Result<Model> {
+        let path = path.as_ref();
+        let (mut tensors, _) = file::read_tensors(path, device.into())?;
+        tensors.retain(|name, _| !name.ends_with("num_batches_tracked"));
+        Model::new(network.clone(), network.collect(path, tensors, names)?)
+    }
+
+    /// Writes the model as a state dict for PyTorch, with modules renamed as by [`Model::load_state_dict`].
+    pub fn save_state_dict(&self, path: impl AsRef<Path>, names: &[(&str, &str)]) -> Result<()> {
+        let metadata = HashMap::from([("network".to_owned(), file::to_json(&self.network))]);
+        let renamed: Vec<(String, &Tensor)> =
+            self.params.iter().map(|(name, tensor)| (renamed(name, names), tensor)).collect();
+        file::write_tensors(path.as_ref(), renamed.iter().map(|(name, tensor)| (name.as_str(), *tensor)), metadata)
+    }
+
+    /// One row a layer: name, type, output shape, trainable values, permutation groups.
     pub fn frame(&self) -> DataFrame {
-        let spec = self.network.permutation_spec();
-        let shapes = self.network.shapes().unwrap_or_default();
-        let layers = self.network.layers();
-        let parameters = layers.iter().map(|(_, layer)| {
-            layer.rule().tensors().iter().map(|tensor| tensor.shape.iter().product::<i64>()).sum::<i64>()
-        });
-        let group = |name: &str| {
-            let group = spec.groups().iter().find(|group| group.name == *name);
-            group.map_or(String::new(), |group| format!("{} units", group.size))
-        };
-        frame([
-            column("layer", layers.iter().map(|(name, _)| name.as_str())),
-            column("type", layers.iter().map(|(_, layer)| layer.kind())),
-            column("output_shape", shapes.iter().map(|shape| format!("{shape:?}"))),
-            column("parameters", parameters),
-            column("permutation_group", layers.iter().map(|(name, _)| group(name))),
-        ])
+        self.network.frame()
+    }
+
+    /// A picture of the permutation groups.
+    pub fn chart(&self) -> Chart {
+        self.network.chart()
     }
 
     /// Shows the summary table in the notebook.
     pub fn evcxr_display(&self) {
-        let title = format!("{} parameters on {:?}", self.params.numel(), self.params.device());
-        crate::notebook::show_frame(&self.frame(), &title);
+        self.network.evcxr_display();
     }
+}
+
+impl Network {
+    /// Takes the network's tensors out of a file's, or lists all that does not fit.
+    pub(crate) fn collect(
+        &self,
+        path: &Path,
+        mut tensors: HashMap<String, Tensor>,
+        names: &[(&str, &str)],
+    ) -> Result<Params> {
+        let (mut missing, mut misshapen) = (Vec::new(), Vec::new());
+        let (plan, _) = self.plan()?;
+        let mut take = |plans: Vec<super::TensorPlan>| {
+            let mut taken = Vec::new();
+            for tensor in plans {
+                let (theirs, expected) = (renamed(&tensor.name, names), tensor.shape());
+                match tensors.remove(&theirs) {
+                    Some(value) if value.size() == expected => taken.push((tensor.name, value)),
+                    Some(value) => misshapen.push(format!("{theirs} {:?} instead of {expected:?}", value.size())),
+                    None => missing.push(theirs),
+                }
+            }
+            taken
+        };
+        let params = Params::new(take(plan.parameters), take(plan.buffers));
+        let mut surplus: Vec<String> = tensors.into_keys().collect();
+        surplus.sort();
+        if missing.len() + misshapen.len() + surplus.len() > 0 {
+            return Err(Error::StateDict { path: path.into(), missing, surplus, misshapen });
+        }
+        Ok(params)
+    }
+}
+
+/// The name under which a file holds a tensor: the longest module name of the list that it begins with is exchanged.
+fn renamed(name: &str, names: &[(&str, &str)]) -> String {
+    let rest = |ours: &str| name.strip_prefix(ours).filter(|rest| rest.is_empty() || rest.starts_with('.'));
+    let fitting = names.iter().filter_map(|(ours, theirs)| Some((ours.len(), theirs, rest(ours)?)));
+    let longest = fitting.max_by_key(|(length, ..)| *length);
+    longest.map_or_else(|| name.to_owned(), |(_, theirs, rest)| format!("{theirs}{rest}"))
 }
 
 /// The models of one operation share one network, and there are enough of them.
@@ -114,4 +180,18 @@ pub(crate) fn check_models(operation: &'static str, models: &[Model], needed: us
         model.network.check_params(&model.params)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_module_name_is_exchanged_and_only_whole_names() {
+        let names = [("layer1", "stage.0"), ("layer1.0.downsample", "skip"), ("fc", "head")];
+        assert_eq!(renamed("layer1.0.conv1.weight", &names), "stage.0.0.conv1.weight");
+        assert_eq!(renamed("layer1.0.downsample.1.bias", &names), "skip.1.bias");
+        assert_eq!(renamed("layer10.weight", &names), "layer10.weight");
+        assert_eq!(renamed("fc.bias", &names), "head.bias");
+    }
 }

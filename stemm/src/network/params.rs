@@ -1,4 +1,4 @@
-//! Named tensors in a fixed order: the parameters of a network as one value.
+//! Named tensors in a fixed order: the parameters and buffers of a network as one value.
 
 use std::sync::Arc;
 
@@ -6,58 +6,74 @@ use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
 
-/// The parameter tensors of a network, in the order of its layers.
+/// The tensors of a network, in the order of its layers: parameters, which are trained, and buffers (running
+/// statistics), which only follow their channels.
 #[derive(Debug)]
 pub struct Params {
-    names: Arc<[String]>,
+    names: Arc<[String]>, // of the tensors, then of the buffers
     tensors: Vec<Tensor>,
+    buffers: Vec<Tensor>,
 }
 
 impl Clone for Params {
     /// Shares the tensors: functions that take `&Params` never write to them.
     fn clone(&self) -> Self {
-        self.with(self.tensors.iter().map(Tensor::shallow_clone).collect())
+        let shared = |tensors: &[Tensor]| tensors.iter().map(Tensor::shallow_clone).collect();
+        Params { names: self.names.clone(), tensors: shared(&self.tensors), buffers: shared(&self.buffers) }
     }
 }
 
 impl Params {
-    /// Makes a set of named tensors.
-    pub fn new(tensors: impl IntoIterator<Item = (String, Tensor)>) -> Params {
-        let (names, tensors): (Vec<String>, Vec<Tensor>) = tensors.into_iter().unzip();
-        Params { names: names.into(), tensors }
+    /// Makes a set of named parameters and buffers.
+    pub fn new(
+        parameters: impl IntoIterator<Item = (String, Tensor)>,
+        buffers: impl IntoIterator<Item = (String, Tensor)>,
+    ) -> Params {
+        let (mut names, tensors): (Vec<String>, Vec<Tensor>) = parameters.into_iter().unzip();
+        let (buffer_names, buffers): (Vec<String>, Vec<Tensor>) = buffers.into_iter().unzip();
+        names.extend(buffer_names);
+        Params { names: names.into(), tensors, buffers }
     }
 
-    /// The same names with other tensors.
+    /// The same names and buffers with other parameters.
     pub(crate) fn with(&self, tensors: Vec<Tensor>) -> Params {
-        Params { names: self.names.clone(), tensors }
+        Params { tensors, ..self.clone() }
     }
 
-    /// Tensors in order.
+    /// The same parameters with other buffers.
+    pub(crate) fn with_buffers(&self, buffers: Vec<Tensor>) -> Params {
+        Params { buffers, ..self.clone() }
+    }
+
+    /// The parameters alone: moments of an optimiser, random vectors.
+    pub(crate) fn without_buffers(&self) -> Params {
+        let names: Vec<String> = self.names[..self.tensors.len()].to_vec();
+        Params { names: names.into(), buffers: Vec::new(), ..self.clone() }
+    }
+
+    /// The parameters in order.
     pub fn tensors(&self) -> &[Tensor] {
         &self.tensors
     }
 
-    /// Names and tensors in order.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Tensor)> {
-        self.names.iter().map(String::as_str).zip(&self.tensors)
+    /// The buffers in order.
+    pub fn buffers(&self) -> &[Tensor] {
+        &self.buffers
     }
 
-    /// The tensor of a name, if there is one.
+    /// Names and tensors in order: parameters, then buffers.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Tensor)> + DoubleEndedIterator {
+        let tensor =
+            |index: usize| self.tensors.get(index).unwrap_or_else(|| &self.buffers[index - self.tensors.len()]);
+        self.names.iter().enumerate().map(move |(index, name)| (name.as_str(), tensor(index)))
+    }
+
+    /// The parameter or buffer of a name, if there is one.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.iter().find(|(own, _)| *own == name).map(|(_, tensor)| tensor)
     }
 
-    /// Number of tensors.
-    pub fn len(&self) -> usize {
-        self.tensors.len()
-    }
-
-    /// Whether there are no tensors.
-    pub fn is_empty(&self) -> bool {
-        self.tensors.is_empty()
-    }
-
-    /// Number of values in all tensors.
+    /// Number of values in all parameters.
     pub fn numel(&self) -> usize {
         self.tensors.iter().map(Tensor::numel).sum()
     }
@@ -67,9 +83,11 @@ impl Params {
         self.tensors.first().map_or(Device::Cpu, Tensor::device)
     }
 
-    /// Applies a function to every tensor.
-    pub(crate) fn map(&self, f: impl FnMut(&Tensor) -> Result<Tensor>) -> Result<Params> {
-        Ok(self.with(self.tensors.iter().map(f).collect::<Result<_>>()?))
+    /// Applies a function to every parameter and buffer.
+    pub(crate) fn map(&self, mut f: impl FnMut(&Tensor) -> Result<Tensor>) -> Result<Params> {
+        let tensors = self.tensors.iter().map(&mut f).collect::<Result<_>>()?;
+        let buffers = self.buffers.iter().map(f).collect::<Result<_>>()?;
+        Ok(Params { names: self.names.clone(), tensors, buffers })
     }
 
     /// The same values on another device.
@@ -78,17 +96,24 @@ impl Params {
         self.map(|tensor| Ok(tensor.f_to_device(device)?))
     }
 
+    /// The same values in another number format, such as [`Kind::Double`] for exact comparisons.
+    pub fn to_kind(&self, kind: Kind) -> Result<Params> {
+        self.map(|tensor| Ok(tensor.f_to_kind(kind)?))
+    }
+
     /// A copy that shares no memory, outside any autograd graph.
     pub(crate) fn copied(&self) -> Result<Params> {
         self.map(copied)
     }
 
-    /// A copy whose tensors are leaves that gather gradients.
+    /// A copy whose parameters are leaves that gather gradients.
     pub(crate) fn leaves(&self) -> Result<Params> {
-        self.map(|tensor| Ok(copied(tensor)?.f_set_requires_grad(true)?))
+        let copy = self.copied()?;
+        let leaves = copy.tensors.iter().map(|tensor| Ok(tensor.f_set_requires_grad(true)?));
+        Ok(copy.with(leaves.collect::<Result<_>>()?))
     }
 
-    /// Inner product `Σ <a, b>` over all tensors, summed in f64.
+    /// Inner product `Σ <a, b>` over all parameters, summed in f64; buffers do not count.
     pub fn dot(&self, other: &Params) -> Result<f64> {
         self.tensors
             .iter()
@@ -96,13 +121,14 @@ impl Params {
             .try_fold(0.0, |sum, (a, b)| Ok(sum + a.f_mul(b)?.f_sum(Kind::Double)?.f_double_value(&[])?))
     }
 
-    /// Weighted sum `Σ weights[i] sets[i]` of sets with the same shapes.
+    /// Weighted sum `Σ weights[i] sets[i]` of sets with the same shapes, of buffers as well.
     pub(crate) fn weighted_sum(sets: &[&Params], weights: &[f64]) -> Result<Params> {
         let (first, rest) =
             sets.split_first().ok_or(Error::TooFewModels { operation: "a weighted sum", found: 0, needed: 1 })?;
         let mut sum = first.map(|tensor| Ok(tensor.f_mul_scalar(weights[0])?))?;
         for (set, &weight) in rest.iter().zip(&weights[1..]) {
-            for (sum, tensor) in sum.tensors.iter_mut().zip(&set.tensors) {
+            let sums = sum.tensors.iter_mut().chain(&mut sum.buffers);
+            for (sum, tensor) in sums.zip(set.tensors.iter().chain(&set.buffers)) {
                 let _ = sum.f_add_(&tensor.f_mul_scalar(weight)?)?;
             }
         }

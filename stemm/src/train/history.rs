@@ -23,6 +23,10 @@ pub struct Epoch {
     pub held_out_loss: f64,
     /// Accuracy on the held-out data after the epoch.
     pub held_out_accuracy: f64,
+    /// Learning rate of the epoch's last step.
+    pub learning_rate: f64,
+    /// Euclidean norm of the gradient, averaged over the epoch's steps.
+    pub gradient_norm: f64,
     /// Time the epoch took.
     pub seconds: f64,
 }
@@ -46,6 +50,8 @@ impl History {
             column("train_accuracy", rows.iter().map(|row| row.train_accuracy)),
             column("held_out_loss_nats", rows.iter().map(|row| row.held_out_loss)),
             column("held_out_accuracy", rows.iter().map(|row| row.held_out_accuracy)),
+            column("learning_rate", rows.iter().map(|row| row.learning_rate)),
+            column("gradient_norm", rows.iter().map(|row| row.gradient_norm)),
             column("seconds", rows.iter().map(|row| row.seconds)),
         ])
     }

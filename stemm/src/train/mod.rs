@@ -1,20 +1,27 @@
 //! Training: several models by one call, each from its own seed, with a history and checkpoints.
 
-mod adam;
 mod checkpoint;
 mod history;
+mod optimiser;
+mod schedule;
 
-pub(crate) use adam::Adam;
 pub use history::{Epoch, History};
+pub use optimiser::Optimiser;
+pub(crate) use optimiser::OptimiserState;
+pub use schedule::Schedule;
 
 use std::path::PathBuf;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
 use crate::data::{Dataset, Order, Splits};
 use crate::error::{Error, Result};
 use crate::evaluate::{Tally, loss_and_accuracy};
-use crate::network::{Model, Network};
+use crate::network::{MOMENTUM, Mode, Model, Network, Pass};
 use crate::progress::{Progress, Task};
+use crate::rng::step_seed;
 use checkpoint::{Checkpoint, State};
 
 /// Settings of a training; the defaults are the paper's for MNIST and Fashion-MNIST, with 10 epochs.
@@ -34,9 +41,19 @@ pub struct Trainer {
     pub epochs: usize,
     /// Samples a step.
     pub batch_size: usize,
-    /// Adam's step size.
+    /// The rule by which gradients change parameters.
+    pub optimiser: Optimiser,
+    /// Step size of the optimiser, the highest one of the schedule.
     pub learning_rate: f64,
-    /// Stop after this many epochs without a lower held-out loss, and return the best epoch; `None`: run all epochs.
+    /// How the learning rate changes.
+    pub schedule: Schedule,
+    /// Share of each label that is spread over all classes, in 0..1.
+    pub label_smoothing: f64,
+    /// Number format of the matrix products.
+    pub precision: Precision,
+    /// Which weights are the result.
+    pub choice: Choice,
+    /// Stop after this many epochs without a lower held-out loss; `None`: run all epochs.
     pub patience: Option<usize>,
     /// Folder for one checkpoint a seed, written after each epoch; a training that finds one goes on from it.
     pub checkpoints: Option<PathBuf>,
@@ -49,10 +66,42 @@ impl Default for Trainer {
         Trainer {
             epochs: 10,
             batch_size: 512,
+            optimiser: Optimiser::Adam,
             learning_rate: 1e-3,
+            schedule: Schedule::Constant,
+            label_smoothing: 0.0,
+            precision: Precision::F32,
+            choice: Choice::LastStep,
             patience: None,
             checkpoints: None,
             progress: Progress::default(),
+        }
+    }
+}
+
+/// Which state of a training or an alignment is its result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Choice {
+    /// That after the epoch with the lowest loss on held-out data (for STE-MM, of the merged network).
+    BestEpoch,
+    /// That after the last step.
+    LastStep,
+}
+
+/// Number format of the matrix products of a training; weights, sums and normalisation stay in f32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Precision {
+    /// 32 bits: the same bits on one machine.
+    F32,
+    /// bfloat16: much faster on GPUs, with three significant digits in each product.
+    Bf16,
+}
+
+impl Precision {
+    fn kind(self) -> Kind {
+        match self {
+            Precision::F32 => Kind::Float,
+            Precision::Bf16 => Kind::BFloat16,
         }
     }
 }
@@ -119,6 +168,12 @@ impl Trainer {
         positive("batch_size", self.batch_size)?;
         positive("patience", self.patience.unwrap_or(1))?;
         check_learning_rate(self.learning_rate)?;
+        self.optimiser.check()?;
+        self.schedule.check(self.epochs)?;
+        if !(0.0..1.0).contains(&self.label_smoothing) {
+            let (value, requirement) = (self.label_smoothing.to_string(), "at least 0 and below 1");
+            return Err(Error::Setting { setting: "label_smoothing", value, requirement });
+        }
         if (1..seeds.len()).any(|index| seeds[..index].contains(&seeds[index])) {
             let requirement = "all different: equal seeds give equal models";
             return Err(Error::Setting { setting: "seeds", value: format!("{seeds:?}"), requirement });
@@ -131,8 +186,8 @@ impl Trainer {
 
     fn train_one(&self, network: &Network, data: &Splits, model: usize, seed: u64, task: &mut Task) -> Result<State> {
         let device = data.train.device();
-        let name = (data.train.name(), data.train.len());
-        let checkpoint = self.checkpoints.as_ref().map(|folder| Checkpoint::new(folder, self, network, name, seed));
+        let folder = self.checkpoints.as_ref();
+        let checkpoint = folder.map(|folder| Checkpoint::new(folder, self, network, &data.train, seed));
         let resumed = match &checkpoint {
             Some(checkpoint) => checkpoint.load(device)?,
             None => None,
@@ -141,11 +196,12 @@ impl Trainer {
             Some(state) => state,
             None => {
                 let params = network.init(seed, device)?.leaves()?;
-                let adam = Adam::new(&params, self.learning_rate)?;
-                State { params, adam, epochs: Vec::new(), best: None }
+                let optimiser = OptimiserState::new(self.optimiser, &params)?;
+                State { params, optimiser, epochs: Vec::new(), best: None }
             }
         };
-        for _ in 0..state.epochs.len().min(self.epochs) * data.train.batch_count(self.batch_size) {
+        let steps = data.train.batch_count(self.batch_size);
+        for _ in 0..state.epochs.len().min(self.epochs) * steps {
             task.step(|| "from the checkpoint".into());
         }
         while state.epochs.len() < self.epochs && !self.stopped_early(&state.epochs) {
@@ -153,15 +209,22 @@ impl Trainer {
             let epoch = state.epochs.len();
             let order = Order::Shuffled { seed, epoch };
             let mut tally = Tally::default();
+            let (mut learning_rate, mut norms) = (0.0, Tensor::f_zeros([], (Kind::Double, device))?);
             for batch in data.train.batches(self.batch_size, order)? {
                 let (x, y) = batch?;
-                let (loss, gradients) = tally.backward(network, &state.params, &x, &y)?;
-                state.adam.step(&state.params, &gradients, 1.0)?;
+                let step = state.optimiser.steps;
+                let mode = Mode::Train { seed: step_seed(seed, step) };
+                let pass = Pass { momentum: Some(MOMENTUM), precision: self.precision.kind(), ..Pass::new(mode) };
+                let (loss, gradients) =
+                    tally.backward(network, &state.params, (&x, &y), &pass, self.label_smoothing)?;
+                norms = norms.f_add(&norm(&gradients)?)?;
+                learning_rate = self.learning_rate * self.schedule.factor(step, steps, self.epochs);
+                state.optimiser.step(&state.params, &gradients, 1.0, learning_rate)?;
                 task.step(|| format!("model {model}, epoch {}, loss {loss:.4}", epoch + 1));
             }
             let (held_out_loss, held_out_accuracy) = loss_and_accuracy(network, &state.params, &data.held_out)?;
             let lowest = state.epochs.iter().map(|row| row.held_out_loss).fold(f64::INFINITY, f64::min);
-            if self.patience.is_some() && held_out_loss < lowest {
+            if self.choice == Choice::BestEpoch && held_out_loss < lowest {
                 state.best = Some(state.params.copied()?);
             }
             state.epochs.push(Epoch {
@@ -172,6 +235,8 @@ impl Trainer {
                 train_accuracy: tally.accuracy(),
                 held_out_loss,
                 held_out_accuracy,
+                learning_rate,
+                gradient_norm: norms.f_double_value(&[])? / steps as f64,
                 seconds: start.elapsed().as_secs_f64(),
             });
             if let Some(checkpoint) = &checkpoint {
@@ -188,6 +253,13 @@ impl Trainer {
             _ => false,
         }
     }
+}
+
+/// Euclidean norm over all tensors, left on their device: reading it each step would stall a GPU.
+fn norm(gradients: &[Tensor]) -> Result<Tensor> {
+    let _guard = tch::no_grad_guard();
+    let norms = gradients.iter().map(|gradient| Ok(gradient.f_norm()?)).collect::<Result<Vec<_>>>()?;
+    Ok(Tensor::f_stack(&norms, 0)?.f_norm()?.f_to_kind(Kind::Double)?)
 }
 
 /// Labels must name outputs of the network; libtorch would abort on others on a GPU.

@@ -1,0 +1,119 @@
+//! Images of the user's own: a folder with one folder of PNG or JPEG files for each class.
+
+use std::path::{Path, PathBuf};
+
+use image::imageops::FilterType;
+use tch::{Device, Kind, Tensor};
+
+use super::Dataset;
+use crate::error::{Error, Result};
+
+/// Reads `folder/class/*.png` (or `.jpg`, `.jpeg`) as images of `shape: [channels, height, width]`, with 1 (grey) or 3
+/// (colour) channels; images of another size are resized. Classes are numbered in the order of their names.
+///
+/// # Errors
+/// A folder that cannot be read or holds no images, a file that is no image, another number of channels.
+///
+/// ```no_run
+/// use stemm::prelude::*;
+/// let data = image_folder("pets/train", [3, 64, 64], device())?;
+/// let data = Splits::new(&data, 500, 0, image_folder("pets/test", [3, 64, 64], device())?)?;
+/// # Ok::<(), stemm::Error>(())
+/// ```
+pub fn image_folder(folder: impl AsRef<Path>, shape: [i64; 3], device: impl Into<Device>) -> Result<Dataset> {
+    let folder = folder.as_ref();
+    let [channels, height, width] = shape;
+    if !(channels == 1 || channels == 3) || !(1..=1 << 14).contains(&height) || !(1..=1 << 14).contains(&width) {
+        let requirement = "[1 or 3, height, width] with sides of 1 to 16384 pixels";
+        return Err(Error::Setting { setting: "shape", value: format!("{shape:?}"), requirement });
+    }
+    let classes: Vec<PathBuf> = entries(folder)?.into_iter().filter(|path| path.is_dir()).collect();
+    let (mut labels, mut pixels) = (Vec::new(), Vec::new());
+    for (label, class) in (0i64..).zip(&classes) {
+        for path in entries(class)?.into_iter().filter(|path| is_image(path)) {
+            pixels.extend(planes(&path, channels, height as u32, width as u32)?);
+            labels.push(label);
+        }
+    }
+    if labels.is_empty() {
+        let what = format!("the folder {} (one folder of PNG or JPEG files for each class)", folder.display());
+        return Err(Error::Empty { what });
+    }
+    let device = device.into();
+    let size = [labels.len() as i64, channels, height, width];
+    let pixels = Tensor::f_from_data_size(&pixels, &size, Kind::Uint8)?.f_to_device(device)?;
+    let name = folder.display().to_string();
+    let labels = Tensor::f_from_slice(&labels)?.f_to_device(device)?;
+    Dataset::new(name, pixels.f_to_kind(Kind::Float)?.f_div_scalar_(255.0)?, labels, classes.len() as i64)
+}
+
+/// The entries of a folder in the order of their names.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let hint = "name a folder with one folder of images for each class";
+    let failed = |source| Error::File { action: "read", path: folder.into(), source, hint };
+    let found = std::fs::read_dir(folder).map_err(failed)?;
+    let mut paths = found.map(|entry| Ok(entry.map_err(failed)?.path())).collect::<Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
+fn is_image(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    ["png", "jpg", "jpeg"].iter().any(|known| extension.eq_ignore_ascii_case(known))
+}
+
+/// The pixels of an image, channel by channel.
+fn planes(path: &Path, channels: i64, height: u32, width: u32) -> Result<Vec<u8>> {
+    let corrupt = |error: String| Error::Corrupt { path: path.into(), format: "PNG or JPEG", reason: error };
+    let reader = image::ImageReader::open(path).and_then(image::ImageReader::with_guessed_format);
+    let reader = reader.map_err(|error| corrupt(error.to_string()))?;
+    let mut image = reader.decode().map_err(|error| corrupt(error.to_string()))?;
+    if (image.height(), image.width()) != (height, width) {
+        image = image.resize_exact(width, height, FilterType::Triangle);
+    }
+    if channels == 1 {
+        return Ok(image.into_luma8().into_raw());
+    }
+    let interleaved = image.into_rgb8().into_raw();
+    Ok((0..3).flat_map(|channel| interleaved.iter().copied().skip(channel).step_by(3)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("stemm-images-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        folder
+    }
+
+    #[test]
+    fn classes_are_folders_in_order_and_channels_are_separate() {
+        let folder = folder("two");
+        for (class, color) in [("b", [0, 255, 0]), ("a", [255, 0, 0])] {
+            std::fs::create_dir_all(folder.join(class)).unwrap();
+            let size = if class == "a" { 4 } else { 8 };
+            image::RgbImage::from_pixel(size, size, image::Rgb(color)).save(folder.join(class).join("x.png")).unwrap();
+            std::fs::write(folder.join(class).join("notes.txt"), "no image").unwrap();
+        }
+        let data = image_folder(&folder, [3, 4, 4], Device::Cpu).unwrap();
+        assert_eq!((data.len(), data.classes()), (2, 2));
+        let mean = |index, channel| data.images().get(index).get(channel).mean(Kind::Float).double_value(&[]);
+        assert_eq!([mean(0, 0), mean(0, 1), mean(1, 0), mean(1, 1)], [1.0, 0.0, 0.0, 1.0]);
+        assert_eq!(image_folder(&folder, [1, 2, 2], Device::Cpu).unwrap().images().size(), [2, 1, 2, 2]);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn empty_folders_broken_images_and_other_channels_are_errors() {
+        let folder = folder("bad");
+        std::fs::create_dir_all(folder.join("a")).unwrap();
+        assert!(matches!(image_folder(&folder, [3, 4, 4], Device::Cpu), Err(Error::Empty { .. })));
+        std::fs::write(folder.join("a").join("x.png"), b"\x89PNG\r\n\x1a\nnothing").unwrap();
+        assert!(matches!(image_folder(&folder, [3, 4, 4], Device::Cpu), Err(Error::Corrupt { .. })));
+        assert!(matches!(image_folder(&folder, [2, 4, 4], Device::Cpu), Err(Error::Setting { setting: "shape", .. })));
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(matches!(image_folder(&folder, [3, 4, 4], Device::Cpu), Err(Error::File { .. })));
+    }
+}

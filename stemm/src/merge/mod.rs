@@ -1,0 +1,57 @@
+//! Merging: one network whose parameters are the weighted mean of several, with its statistics set right.
+
+mod repair;
+
+pub use repair::Repair;
+pub(crate) use repair::with_batch_statistics;
+
+use crate::data::Dataset;
+use crate::error::{Error, Result};
+use crate::network::{Model, Params, check_models};
+
+/// The mean of the models' parameters, `Σ θ_i / n`; running statistics of batch norm are recomputed on `data`, the
+/// training data. Networks without batch norm do not look at the data.
+///
+/// # Errors
+/// No models, models of different networks, NaN weights, data that do not fit.
+///
+/// ```
+/// use stemm::prelude::*;
+/// let data = blobs(0, Device::Cpu)?;
+/// let network = Network::mlp(&[16, 4, 4])?;
+/// let model = Model::new(network.clone(), network.init(0, Device::Cpu)?)?;
+/// let merged = merge(&[model.clone(), model.clone()], &data.train)?;
+/// assert!(merged.params.get("layer1.weight") == model.params.get("layer1.weight"));
+/// # Ok::<(), stemm::Error>(())
+/// ```
+pub fn merge(models: &[Model], data: &Dataset) -> Result<Model> {
+    let weights = vec![1.0 / models.len().max(1) as f64; models.len()];
+    merge_weighted(models, &weights, Repair::default(), data)
+}
+
+/// The weighted sum of the models' parameters, `Σ weights[i] θ_i`, with its statistics set right on `data`; weights
+/// that sum to 1 give a mean.
+///
+/// # Errors
+/// As [`merge`]; another number of weights than models; weights that are not finite.
+///
+/// ```
+/// use stemm::prelude::*;
+/// let data = blobs(0, Device::Cpu)?;
+/// let network = Network::mlp(&[16, 8, 4])?;
+/// let model = |seed| Model::new(network.clone(), network.init(seed, Device::Cpu)?);
+/// let midpoint = merge_weighted(&[model(0)?, model(1)?], &[0.5, 0.5], Repair::Variance, &data.train)?;
+/// # Ok::<(), stemm::Error>(())
+/// ```
+pub fn merge_weighted(models: &[Model], weights: &[f64], repair: Repair, data: &Dataset) -> Result<Model> {
+    check_models("merging", models, 1)?;
+    if weights.len() != models.len() || !weights.iter().all(|weight| weight.is_finite()) {
+        let requirement = "one finite number for each model";
+        return Err(Error::Setting { setting: "weights", value: format!("{weights:?}"), requirement });
+    }
+    let _guard = tch::no_grad_guard();
+    let sets: Vec<&Params> = models.iter().map(|model| &model.params).collect();
+    let network = &models[0].network;
+    let params = repair.apply(network, Params::weighted_sum(&sets, weights)?, &sets, weights, data)?;
+    Ok(Model { network: network.clone(), params })
+}

@@ -1,0 +1,61 @@
+//! Batch norm (Ioffe & Szegedy 2015), for images `[batch, c, h, w]` and units `[batch, c]`:
+//! `y = (x - mean) / sqrt(var + eps) * weight + bias`, with the mean and variance of each channel over the batch while
+//! training, and their running averages (buffers `running_mean`, `running_var`) in evaluation.
+
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use super::Mode;
+use super::layer::{Flow, Init, LayerRule, Pass, Plan, Values};
+use crate::error::Result;
+
+/// Batch norm of so many channels, as PyTorch's `BatchNorm1d` and `BatchNorm2d`; its tensors are `weight`, `bias` and
+/// the buffers `running_mean`, `running_var`, all `[channels]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BatchNorm {
+    channels: i64,
+}
+
+/// Added to the variance: PyTorch's default.
+const EPSILON: f64 = 1e-5;
+/// Share of the newest batch in the running averages while training: PyTorch's default.
+pub(crate) const MOMENTUM: f64 = 0.1;
+
+impl BatchNorm {
+    /// Describes a batch norm of `channels` channels or units.
+    pub fn new(channels: i64) -> BatchNorm {
+        BatchNorm { channels }
+    }
+}
+
+impl LayerRule for BatchNorm {
+    fn plan(&self, input: Flow, plan: &mut Plan) -> Result<Flow> {
+        if input.shape.first() != Some(&self.channels) {
+            return Err(input.unfit(format!("[{}, ...]", self.channels)));
+        }
+        plan.parameter("weight", [input.axis.clone()], Init::Constant(1.0));
+        plan.parameter("bias", [input.axis.clone()], Init::Constant(0.0));
+        plan.buffer("running_mean", [input.axis.clone()], Init::Constant(0.0));
+        plan.buffer("running_var", [input.axis.clone()], Init::Constant(1.0));
+        Ok(input)
+    }
+
+    fn forward(&self, values: &mut Values, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let (weight, bias) = (values.parameter()?, values.parameter()?);
+        let (mean, variance) = (values.buffer()?, values.buffer()?);
+        let training = matches!(pass.mode, Mode::Train { .. });
+        // In training mode libtorch writes to the running statistics that it is given: only where the caller asks.
+        let statistics = if training && pass.momentum.is_none() { None } else { Some((mean, variance)) };
+        let momentum = pass.momentum.unwrap_or(MOMENTUM);
+        Ok(x.f_batch_norm(
+            Some(weight),
+            Some(bias),
+            statistics.map(|(mean, _)| mean),
+            statistics.map(|(_, variance)| variance),
+            training,
+            momentum,
+            EPSILON,
+            true,
+        )?)
+    }
+}

@@ -1,0 +1,42 @@
+//! Dropout (Srivastava et al. 2014): while training, each value is set to zero with probability `p` and the others are
+//! divided by `1 - p`. The mask depends on the seed of [`Mode::Train`] only, so that the pass stays a pure function.
+
+use rand::Rng;
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use super::Mode;
+use super::layer::{Flow, LayerRule, Pass, Plan, Values, broken};
+use crate::error::Result;
+
+/// Dropout with a probability in `0.0..1.0`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Dropout {
+    probability: f64,
+}
+
+impl Dropout {
+    /// Sets values to zero with this probability.
+    pub fn new(probability: f64) -> Dropout {
+        Dropout { probability }
+    }
+}
+
+impl LayerRule for Dropout {
+    fn plan(&self, input: Flow, _plan: &mut Plan) -> Result<Flow> {
+        if !(0.0..1.0).contains(&self.probability) {
+            return Err(broken(format!("its probability {} must be at least 0 and below 1", self.probability)));
+        }
+        Ok(input)
+    }
+
+    fn forward(&self, _values: &mut Values, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let Mode::Train { seed } = pass.mode else { return Ok(x.shallow_clone()) };
+        let mut rng = pass.mask_rng(seed);
+        let threshold = (self.probability * f64::from(u32::MAX)) as u32;
+        let kept = (1.0 / (1.0 - self.probability)) as f32;
+        let mask: Vec<f32> = (0..x.numel()).map(|_| if rng.next_u32() < threshold { 0.0 } else { kept }).collect();
+        let mask = Tensor::f_from_slice(&mask)?.f_view(x.size().as_slice())?;
+        Ok(x.f_mul(&mask.f_to_kind(x.kind())?.f_to_device(x.device())?)?)
+    }
+}

@@ -1,0 +1,44 @@
+//! Layer norm (Ba et al. 2016) over whole samples: `y = (x - mean) / sqrt(var + eps) * weight + bias`, with the mean and
+//! variance of each sample over all of its values. Any permutation of the channels leaves both as they are.
+
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use super::groups::Axis;
+use super::layer::{Flow, Init, LayerRule, Pass, Plan, Values};
+use crate::error::Result;
+
+/// Layer norm over samples of a shape, as PyTorch's `LayerNorm`: `[c, h, w]` or `[units]`; its tensors are `weight` and
+/// `bias` of that shape.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerNorm {
+    shape: Vec<i64>,
+}
+
+const EPSILON: f64 = 1e-5;
+
+impl LayerNorm {
+    /// Describes a layer norm over samples of `shape`.
+    pub fn new(shape: impl Into<Vec<i64>>) -> LayerNorm {
+        LayerNorm { shape: shape.into() }
+    }
+}
+
+impl LayerRule for LayerNorm {
+    fn plan(&self, input: Flow, plan: &mut Plan) -> Result<Flow> {
+        if input.shape != self.shape || input.shape.is_empty() {
+            return Err(input.unfit(format!("{:?}", self.shape)));
+        }
+        let mut axes = vec![input.axis.clone()];
+        axes.extend(self.shape[1..].iter().map(|&size| Axis::fixed(size)));
+        plan.parameter("weight", axes.clone(), Init::Constant(1.0));
+        plan.parameter("bias", axes, Init::Constant(0.0));
+        Ok(input)
+    }
+
+    fn forward(&self, values: &mut Values, x: &Tensor, _pass: &Pass) -> Result<Tensor> {
+        let (weight, bias) = (values.parameter()?, values.parameter()?);
+        let x = x.f_to_kind(weight.kind())?; // statistics and affine map in the parameters' precision
+        Ok(x.f_layer_norm(self.shape.as_slice(), Some(weight), Some(bias), EPSILON, true)?)
+    }
+}

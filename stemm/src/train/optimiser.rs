@@ -1,0 +1,165 @@
+//! Optimisers, as PyTorch's:
+//! Adam (Kingma & Ba 2015): `m ← β₁ m + (1-β₁) g`, `v ← β₂ v + (1-β₂) g²`, `w ← w - lr · m̂ / (√v̂ + ε)`.
+//! SGD: `g ← g + λ w`, `b ← μ b + g`, `w ← w - lr · b`, with Nesterov's form `w ← w - lr · (g + μ b)`.
+
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use crate::error::{Error, Result};
+use crate::network::Params;
+
+/// The rule by which gradients change parameters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub enum Optimiser {
+    /// Adam with β = (0.9, 0.999), ε = 1e-8 and no weight decay.
+    #[default]
+    Adam,
+    /// Stochastic gradient descent.
+    Sgd {
+        /// Share of the step before in this one, at least 0 and below 1.
+        momentum: f64,
+        /// Factor λ of the parameters that is added to their gradient.
+        weight_decay: f64,
+        /// Looks one step ahead.
+        nesterov: bool,
+    },
+}
+
+impl Optimiser {
+    /// The paper's for CIFAR-10: momentum 0.9, weight decay 5e-4.
+    pub const SGD: Optimiser = Optimiser::Sgd { momentum: 0.9, weight_decay: 5e-4, nesterov: false };
+
+    pub(crate) fn check(&self) -> Result<()> {
+        if let Optimiser::Sgd { momentum, weight_decay, .. } = *self {
+            let (value, requirement) = (format!("{self:?}"), "a momentum in 0..1 and a weight decay of at least 0");
+            if !((0.0..1.0).contains(&momentum) && weight_decay >= 0.0 && weight_decay.is_finite()) {
+                return Err(Error::Setting { setting: "optimiser", value, requirement });
+            }
+        }
+        Ok(())
+    }
+}
+
+const BETA1: f64 = 0.9;
+const BETA2: f64 = 0.999;
+const EPSILON: f64 = 1e-8;
+
+/// An optimiser with its memory of one set of parameters.
+pub(crate) struct OptimiserState {
+    optimiser: Optimiser,
+    pub(crate) steps: usize,
+    /// Adam: first and second moments. SGD: the momentum, if there is any.
+    pub(crate) moments: Vec<Params>,
+}
+
+impl OptimiserState {
+    pub(crate) fn new(optimiser: Optimiser, params: &Params) -> Result<OptimiserState> {
+        let count = match optimiser {
+            Optimiser::Adam => 2,
+            Optimiser::Sgd { momentum, .. } => usize::from(momentum > 0.0),
+        };
+        let zeros = || params.without_buffers().map(|tensor| Ok(tensor.f_detach()?.f_zeros_like()?));
+        Ok(OptimiserState { optimiser, steps: 0, moments: (0..count).map(|_| zeros()).collect::<Result<_>>()? })
+    }
+
+    /// Updates `params` in place with the gradients `scale * gradients`.
+    pub(crate) fn step(&mut self, params: &Params, gradients: &[Tensor], scale: f64, learning_rate: f64) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        self.steps += 1;
+        for (index, (param, gradient)) in params.tensors().iter().zip(gradients).enumerate() {
+            let gradient = if scale == 1.0 { gradient.shallow_clone() } else { gradient.f_mul_scalar(scale)? };
+            let mut moments: Vec<Tensor> =
+                self.moments.iter().map(|set| set.tensors()[index].shallow_clone()).collect();
+            let param = param.shallow_clone();
+            match (self.optimiser, moments.as_mut_slice()) {
+                (Optimiser::Adam, [m, v]) => self.adam(param, &gradient, m, v, learning_rate)?,
+                (Optimiser::Sgd { momentum, weight_decay, nesterov }, memory) => {
+                    sgd(param, gradient, memory.first_mut(), momentum, weight_decay, nesterov, learning_rate)?;
+                }
+                // `new` and `Checkpoint::load` make as many moments as the optimiser needs.
+                _ => unreachable!("Adam has two moments"),
+            }
+        }
+        Ok(())
+    }
+
+    fn adam(&self, mut param: Tensor, gradient: &Tensor, m: &mut Tensor, v: &mut Tensor, rate: f64) -> Result<()> {
+        let steps = i32::try_from(self.steps).unwrap_or(i32::MAX);
+        let step_size = rate / (1.0 - BETA1.powi(steps));
+        let root_correction = (1.0 - BETA2.powi(steps)).sqrt();
+        let _ = m.f_lerp_(gradient, 1.0 - BETA1)?;
+        let _ = v.f_mul_scalar_(BETA2)?.f_addcmul_(gradient, &gradient.f_mul_scalar(1.0 - BETA2)?)?;
+        let mut denominator = v.f_sqrt()?;
+        let _ = denominator.f_div_scalar_(root_correction)?.f_add_scalar_(EPSILON)?;
+        let _ = param.f_addcdiv_(&m.f_mul_scalar(-step_size)?, &denominator)?;
+        Ok(())
+    }
+}
+
+fn sgd(
+    mut param: Tensor,
+    mut gradient: Tensor,
+    memory: Option<&mut Tensor>,
+    momentum: f64,
+    weight_decay: f64,
+    nesterov: bool,
+    rate: f64,
+) -> Result<()> {
+    if weight_decay > 0.0 {
+        gradient = gradient.f_add(&param.f_mul_scalar(weight_decay)?)?;
+    }
+    if let Some(memory) = memory {
+        let _ = memory.f_mul_scalar_(momentum)?.f_add_(&gradient)?;
+        gradient = if nesterov { gradient.f_add(&memory.f_mul_scalar(momentum)?)? } else { memory.shallow_clone() };
+    }
+    let _ = param.f_sub_(&gradient.f_mul_scalar(rate)?)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one() -> Params {
+        Params::new([("w".to_owned(), Tensor::from_slice(&[1.0f64]))], [])
+    }
+
+    #[test]
+    fn adam_agrees_with_the_formulas_on_one_number() -> Result<()> {
+        let params = one();
+        let mut adam = OptimiserState::new(Optimiser::Adam, &params)?;
+        let (mut w, mut m, mut v) = (1.0f64, 0.0f64, 0.0f64);
+        for t in 1..=5 {
+            let g = 2.0 * w + f64::from(t);
+            adam.step(&params, &[Tensor::from_slice(&[g / 0.5])], 0.5, 0.1)?;
+            m = 0.9 * m + 0.1 * g;
+            v = 0.999 * v + 0.001 * g * g;
+            w -= 0.1 * (m / (1.0 - 0.9f64.powi(t))) / ((v / (1.0 - 0.999f64.powi(t))).sqrt() + 1e-8);
+            let ours = params.tensors()[0].double_value(&[0]);
+            assert!((ours - w).abs() < 1e-12, "step {t}: {ours} {w}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn sgd_agrees_with_the_formulas_on_one_number() -> Result<()> {
+        for nesterov in [false, true] {
+            let params = one();
+            let settings = Optimiser::Sgd { momentum: 0.9, weight_decay: 0.01, nesterov };
+            let mut state = OptimiserState::new(settings, &params)?;
+            let (mut w, mut b) = (1.0f64, 0.0f64);
+            for t in 1..=5 {
+                let raw = 2.0 * w + f64::from(t);
+                state.step(&params, &[Tensor::from_slice(&[raw])], 1.0, 0.1)?;
+                let g = raw + 0.01 * w;
+                b = 0.9 * b + g;
+                w -= 0.1 * if nesterov { g + 0.9 * b } else { b };
+                let ours = params.tensors()[0].double_value(&[0]);
+                assert!((ours - w).abs() < 1e-12, "step {t}: {ours} {w}");
+            }
+        }
+        let plain = Optimiser::Sgd { momentum: 0.0, weight_decay: 0.0, nesterov: false };
+        assert!(OptimiserState::new(plain, &one())?.moments.is_empty());
+        Ok(())
+    }
+}
