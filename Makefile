@@ -2,7 +2,7 @@
 PYTHON ?= python3
 RUN = $(PYTHON) scripts/run.py
 
-.PHONY: help setup data quickstart lab test bench notebooks clean
+.PHONY: help setup data cifar quickstart lab test bench notebooks clean
 
 help:
 	@echo "make quickstart  set up, run the quickstart notebook, leave results in out/quickstart"
@@ -10,7 +10,8 @@ help:
 	@echo "make test        set up, run every test, formatting and clippy"
 	@echo "make bench       set up, run the benchmarks"
 	@echo "make notebooks   set up, run the notebooks and keep their outputs in place"
-	@echo "make data        fetch and verify all data sets"
+	@echo "make data        fetch and verify MNIST and Fashion-MNIST"
+	@echo "make cifar       fetch CIFAR-10 and CIFAR-100 (340 MB)"
 	@echo "make clean       remove what was set up and built (data stay)"
 
 setup:
@@ -18,6 +19,9 @@ setup:
 
 data:
 	@$(PYTHON) data/fetch.py fashion-mnist mnist
+
+cifar:
+	@$(PYTHON) data/fetch.py cifar-10 cifar-100
 
 quickstart: setup
 	@$(RUN) python scripts/quickstart.py

