@@ -90,11 +90,20 @@ fn data_that_do_not_fit_the_network() {
 fn a_network_that_does_not_fit_together_names_the_layer() {
     let layers = [("first", Linear::new(4, 8).into()), ("second", Linear::new(9, 2).into())];
     let error = Network::new([4], layers).unwrap_err();
-    assert!(matches!(&error, Error::Layer { layer, .. } if layer == "second"), "{error}");
+    assert!(matches!(&error, Error::LayerShape { layer, given, .. } if layer == "second" && *given == [8]), "{error}");
     let layers = [("same", Linear::new(4, 4).into()), ("same", Linear::new(4, 2).into())];
     assert!(matches!(Network::new([4], layers), Err(Error::Layer { .. })));
     assert!(matches!(Network::mlp(&[4]), Err(Error::Setting { .. })));
     assert!(matches!(Network::mlp(&[4, 0, 2]), Err(Error::Layer { .. })));
+}
+
+#[test]
+fn a_batch_of_one_sample_has_no_variance() {
+    let network = Network::new([4], [("norm", BatchNorm::new(4).into())]).unwrap();
+    let (params, x) = (network.init(0, Device::Cpu).unwrap(), Tensor::zeros([1, 4], (Kind::Float, Device::Cpu)));
+    let error = network.forward(&params, &x, Mode::Train { seed: 0 }).unwrap_err();
+    assert!(matches!(error, Error::Setting { setting: "batch_size", .. }), "{error}");
+    assert!(network.forward(&params, &x, Mode::Eval).is_ok());
 }
 
 #[test]

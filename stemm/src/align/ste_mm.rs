@@ -42,7 +42,7 @@ pub enum Mixing {
 /// let network = Network::mlp(&[16, 32, 4])?;
 /// let training = Trainer { epochs: 3, batch_size: 64, ..Trainer::default() }.train(&network, &data, &[0, 1, 2])?;
 /// let alignment = SteMm { epochs: 2, ..SteMm::default() }.align(&training.models, &data)?;
-/// let merged = alignment.merge(&training.models)?;
+/// let merged = alignment.merge(&training.models, &data.train)?;
 /// # Ok::<(), stemm::Error>(())
 /// ```
 #[derive(Clone, Debug)]

@@ -7,7 +7,7 @@ use tch::Tensor;
 
 use super::Mode;
 use super::layer::{Flow, Init, LayerRule, Pass, Plan, Values};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Batch norm of so many channels, as PyTorch's `BatchNorm1d` and `BatchNorm2d`; its tensors are `weight`, `bias` and
 /// the buffers `running_mean`, `running_var`, all `[channels]`.
@@ -44,6 +44,11 @@ impl LayerRule for BatchNorm {
         let (weight, bias) = (values.parameter()?, values.parameter()?);
         let (mean, variance) = (values.buffer()?, values.buffer()?);
         let training = matches!(pass.mode, Mode::Train { .. });
+        if training && x.numel() < 2 * mean.numel() {
+            let requirement =
+                "such that each batch has at least two values a channel, as the variance of batch norm needs";
+            return Err(Error::Setting { setting: "batch_size", value: x.size()[0].to_string(), requirement });
+        }
         // In training mode libtorch writes to the running statistics that it is given: only where the caller asks.
         let statistics = if training && pass.momentum.is_none() { None } else { Some((mean, variance)) };
         let momentum = pass.momentum.unwrap_or(MOMENTUM);
