@@ -26,7 +26,7 @@ def main() -> None:
     if found := problems(notebook):
         sys.exit("The notebook did not run through:\n" + "\n".join(found))
     with table.open() as file:
-        rows = list(csv.reader(file))
+        rows = [row[:5] for row in csv.reader(file)]  # the sixth, repair, says something only with batch norm
     print(f"[quickstart] {time.monotonic() - start:.0f} s; results in {TARGET}\n")
     for number, row in enumerate(rows):
         cells = row if number == 0 else [*row[:2], *(f"{float(cell):.4f}" for cell in row[2:4]), f"{float(row[4]):.1f}"]
