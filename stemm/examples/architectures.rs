@@ -1,8 +1,9 @@
 //! The paper's comparison for one architecture: trains three models, aligns them by weight matching and STE-MM, and
 //! prints the merged losses without and with repair and the barriers.
 //!
-//! `cargo run --example architectures -- NETWORK WIDTH [IMAGES EPOCHS STE_EPOCHS]` with NETWORK `vgg11` or `resnet20`, on
-//! Fashion-MNIST padded to 3 x 32 x 32. The paper's scale, on a GPU: `... -- resnet20 16 55000 100 10`.
+//! `python3 scripts/run.py cargo run --example architectures -- NETWORK WIDTH [IMAGES EPOCHS STE_EPOCHS]` with NETWORK
+//! `vgg11` or `resnet20`, on Fashion-MNIST padded to 3 x 32 x 32. The paper's scale, on a GPU:
+//! `... -- resnet20 16 55000 100 10`.
 
 use std::time::Instant;
 

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
@@ -26,6 +27,16 @@ pub(crate) fn from_metadata<T: DeserializeOwned>(path: &Path, metadata: &Metadat
     let corrupt = |reason: String| Error::Corrupt { path: path.into(), format: "stemm safetensors", reason };
     let json = metadata.get(key).ok_or_else(|| corrupt(format!("its metadata has no `{key}`")))?;
     serde_json::from_str(json).map_err(|error| corrupt(format!("its metadata `{key}` cannot be read: {error}")))
+}
+
+/// The bytes of a file; the hint says what to do if it cannot be read.
+pub(crate) fn read(path: &Path, hint: &'static str) -> Result<Vec<u8>> {
+    std::fs::read(path).map_err(|source| Error::File { action: "read", path: path.into(), source, hint })
+}
+
+/// SHA-256 in hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Writes a file under a temporary name beside its place, then moves it there; makes the folder if need be.
@@ -80,9 +91,7 @@ pub(crate) fn write_tensors<'a>(
 
 /// Reads tensors by name, as f32 (integers as i64), and the metadata.
 pub(crate) fn read_tensors(path: &Path, device: Device) -> Result<(HashMap<String, Tensor>, Metadata)> {
-    let hint = "check the path";
-    let bytes =
-        std::fs::read(path).map_err(|source| Error::File { action: "read", path: path.into(), source, hint })?;
+    let bytes = read(path, "check the path")?;
     let corrupt = |reason: String| Error::Corrupt { path: path.into(), format: "safetensors", reason };
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| corrupt(error.to_string()))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| corrupt(error.to_string()))?;

@@ -44,7 +44,7 @@ impl Recipe {
     /// The paper's for CIFAR-10: VGG11 x4 and ResNet20 x16 with batch norm, SGD at 0.4 with a learning rate that rises
     /// for 5 epochs and falls for 95, random flips and crops.
     ///
-    /// A training on a GPU may take `trainer.precision = Precision::Bf16`, as here; on a CPU, f32 is faster.
+    /// Matrix products are in bf16, for a GPU; [`Recipe::demo`] takes f32.
     pub fn paper_cifar10() -> Result<Recipe> {
         Ok(Recipe {
             networks: vec![

@@ -118,9 +118,7 @@ fn ending(path: &Path) -> Result<Ending> {
 }
 
 fn read_json(path: &Path) -> Result<Saved> {
-    let hint = "check the path";
-    let bytes =
-        std::fs::read(path).map_err(|source| Error::File { action: "read", path: path.into(), source, hint })?;
+    let bytes = file::read(path, "check the path")?;
     let corrupt = |error: serde_json::Error| Error::Corrupt {
         path: path.into(),
         format: "permutations",

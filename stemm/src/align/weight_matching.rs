@@ -13,7 +13,7 @@ use tch::{Device, Kind, Tensor};
 use super::{Aligner, Alignment, AssignmentSolver, Permutation, Permutations, Record};
 use crate::data::Splits;
 use crate::error::Result;
-use crate::network::{AxisSegment, Member, Model, Params, PermutationSpec, check_models, copied};
+use crate::network::{Member, Model, Params, PermutationSpec, check_models, copied};
 use crate::progress::Progress;
 use crate::rng::{Purpose, rng};
 use crate::train::positive;
@@ -191,8 +191,9 @@ struct Group {
     solver: AssignmentSolver,
     terms: Vec<Term>,
     gain: Vec<f32>,
-    /// Tensors with the group on two axes, such as a convolution inside a sum: their gain is not linear in it.
-    coupled: Vec<usize>,
+    /// Whether a tensor has the group on two axes, as a convolution inside a sum does: then the objective is not linear in
+    /// its permutation, and the gain matrix only says how it changes with one axis held.
+    coupled: bool,
     /// When the permutation last changed, and when it was last found optimal.
     moved_at: usize,
     solved_at: Option<usize>,
@@ -211,6 +212,8 @@ impl<'a> Matcher<'a> {
         let groups = (0..spec.groups().len()).map(|index| {
             let n = spec.groups()[index].size;
             let members = spec.members(index);
+            let coupled =
+                members.windows(2).any(|pair| pair[0].tensor == pair[1].tensor && pair[0].axis != pair[1].axis);
             let terms = members.into_iter().map(|member| {
                 let axes = spec.axes()[member.tensor].iter().enumerate();
                 let others = axes.filter(|(axis, _)| *axis != member.axis).flat_map(|(_, segments)| segments);
@@ -218,7 +221,7 @@ impl<'a> Matcher<'a> {
             });
             Group {
                 solver: AssignmentSolver::new(n),
-                coupled: coupled(spec, index),
+                coupled,
                 terms: terms.collect(),
                 gain: vec![0.0; n * n],
                 moved_at: 0,
@@ -304,34 +307,27 @@ impl<'a> Matcher<'a> {
 
     /// Whether a permutation of a group raises the objective by more than rounding.
     fn improves(&self, index: usize, candidate: &Permutation) -> Result<bool> {
-        let (group, old) = (&self.groups[index], &self.permutations.0[index]);
-        let kept = total_gain(&group.gain, old);
-        let gained = total_gain(&group.gain, candidate) - kept;
-        if group.coupled.is_empty() {
-            return Ok(gained > ROUNDING * kept.abs());
-        }
-        // The gain matrix counts a coupled tensor once for each axis, with the other one held: put in its true change.
-        let Some(target) = &self.target else { return Ok(false) };
-        let mut moved = self.permutations.clone();
-        moved.0[index] = candidate.clone();
-        let (mut true_gain, mut scale) = (gained, kept.abs());
-        for &tensor in &group.coupled {
-            let (axes, model) = (&self.spec.axes()[tensor], &self.model.tensors()[tensor]);
-            let product = |permutations: &Permutations, except| -> Result<f64> {
-                let permuted = permutations.apply_to_tensor(axes, model, except)?;
-                Ok(target.tensors()[tensor].f_mul(&permuted)?.f_sum(Kind::Double)?.f_double_value(&[])?)
-            };
-            let now = product(&self.permutations, None)?;
-            for axis in (0..axes.len()).filter(|&axis| axes[axis].iter().any(|segment| segment.group == Some(index))) {
-                // One axis moved, the others as they are now.
-                let mut one = self.permutations.apply_to_tensor(axes, model, Some(axis))?;
-                one = moved.apply_to_tensor(&only(axes, axis), &one, None)?;
-                true_gain -= target.tensors()[tensor].f_mul(&one)?.f_sum(Kind::Double)?.f_double_value(&[])? - now;
-            }
-            true_gain += product(&moved, None)? - now;
-            scale += now.abs();
-        }
-        Ok(true_gain > ROUNDING * scale)
+        let group = &self.groups[index];
+        let (now, then) = if group.coupled {
+            let mut moved = self.permutations.clone();
+            moved.0[index] = candidate.clone();
+            (self.share(group, &self.permutations)?, self.share(group, &moved)?)
+        } else {
+            (total_gain(&group.gain, &self.permutations.0[index]), total_gain(&group.gain, candidate))
+        };
+        Ok(then - now > ROUNDING * now.abs())
+    }
+
+    /// The share in the objective of the tensors that a group touches, `Σ <target, π(model; P)>`.
+    fn share(&self, group: &Group, permutations: &Permutations) -> Result<f64> {
+        let Some(target) = &self.target else { return Ok(0.0) };
+        let mut tensors: Vec<usize> = group.terms.iter().map(|term| term.member.tensor).collect();
+        tensors.dedup(); // members are in the order of the tensors
+        tensors.into_iter().try_fold(0.0, |sum, tensor| {
+            let permuted =
+                permutations.apply_to_tensor(&self.spec.axes()[tensor], &self.model.tensors()[tensor], None)?;
+            Ok(sum + target.tensors()[tensor].f_mul(&permuted)?.f_sum(Kind::Double)?.f_double_value(&[])?)
+        })
     }
 
     /// Brings a group's gain matrix up to date; only terms whose other axes moved are computed again:
@@ -374,20 +370,6 @@ fn units_first(tensor: &Tensor, member: &Member, n: i64) -> Result<Tensor> {
     let axis = member.axis as i64;
     let run = tensor.f_narrow(axis, member.offset, n * member.block)?;
     Ok(run.f_movedim_int(axis, 0)?.f_reshape([n, -1])?)
-}
-
-/// The tensors that have a group on more than one axis.
-fn coupled(spec: &PermutationSpec, group: usize) -> Vec<usize> {
-    let members = spec.members(group);
-    let twice = |member: &Member| members.iter().any(|other| other.tensor == member.tensor && other.axis < member.axis);
-    let mut tensors: Vec<usize> = members.iter().filter(|member| twice(member)).map(|member| member.tensor).collect();
-    tensors.dedup();
-    tensors
-}
-
-/// The axes of a tensor with all but one left as they are.
-fn only(axes: &[Vec<AxisSegment>], kept: usize) -> Vec<Vec<AxisSegment>> {
-    axes.iter().enumerate().map(|(axis, own)| if axis == kept { own.clone() } else { Vec::new() }).collect()
 }
 
 fn total_gain(gain: &[f32], permutation: &Permutation) -> f64 {

@@ -3,12 +3,12 @@
 
 use std::path::Path;
 
-use sha2::{Digest, Sha256};
-use tch::{Device, Kind, Tensor};
+use tch::Device;
 
 use super::mnist::HELD_OUT;
 use super::{Dataset, Splits};
 use crate::error::{Error, Result};
+use crate::file;
 
 const PIXELS: usize = 3 * 32 * 32;
 
@@ -53,7 +53,7 @@ pub fn read_cifar<P: AsRef<Path>>(
 
 fn read(path: &Path) -> Result<Vec<u8>> {
     let hint = "run `make cifar`, or name the folder that holds the files";
-    std::fs::read(path).map_err(|source| Error::File { action: "read", path: path.into(), source, hint })
+    file::read(path, hint)
 }
 
 fn dataset(
@@ -75,11 +75,8 @@ fn dataset(
             pixels.extend_from_slice(&one[record - PIXELS..]);
         }
     }
-    let shape = [labels.len() as i64, 3, 32, 32];
-    let pixels = Tensor::f_from_data_size(&pixels, &shape, Kind::Uint8)?;
-    let pixels = pixels.f_to_device(device)?.f_to_kind(Kind::Float)?.f_div_scalar_(255.0)?;
-    let labels = Tensor::f_from_data_size(&labels, &shape[..1], Kind::Uint8)?.f_to_device(device)?;
-    Dataset::new(name, pixels, labels, classes)
+    let labels: Vec<i64> = labels.into_iter().map(i64::from).collect();
+    Dataset::from_bytes(name, &pixels, [3, 32, 32], &labels, classes, device)
 }
 
 /// A published set: folder, format, and the SHA-256 of its files.
@@ -100,7 +97,7 @@ impl Published {
             let mut contents = Vec::new();
             for (path, (_, expected)) in paths.iter().zip(files) {
                 let bytes = read(path)?;
-                let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+                let found = file::sha256(&bytes);
                 if found != *expected {
                     return Err(Error::Checksum { path: path.clone(), expected: (*expected).into(), found });
                 }

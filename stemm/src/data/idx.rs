@@ -5,9 +5,9 @@ use std::io::Read;
 use std::path::Path;
 
 use flate2::read::GzDecoder;
-use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
+use crate::file;
 
 /// An array of bytes with its shape, as read from an IDX file.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,7 +27,7 @@ pub struct IdxArray {
 pub fn read_idx(path: impl AsRef<Path>) -> Result<IdxArray> {
     let path = path.as_ref();
     let hint = "run `make data`, or name the folder that holds the files";
-    let raw = std::fs::read(path).map_err(|source| Error::File { action: "read", path: path.into(), source, hint })?;
+    let raw = file::read(path, hint)?;
     let corrupt = |reason: String| Error::Corrupt { path: path.into(), format: "IDX", reason };
     let bytes = if raw.starts_with(&[0x1f, 0x8b]) {
         let mut bytes = Vec::new();
@@ -37,8 +37,7 @@ pub fn read_idx(path: impl AsRef<Path>) -> Result<IdxArray> {
         raw
     };
     let (shape, values) = parse(&bytes).map_err(corrupt)?;
-    let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(IdxArray { shape, values, sha256 })
+    Ok(IdxArray { shape, values, sha256: file::sha256(&bytes) })
 }
 
 fn parse(bytes: &[u8]) -> Result<(Vec<i64>, Vec<u8>), String> {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use image::imageops::FilterType;
-use tch::{Device, Kind, Tensor};
+use tch::Device;
 
 use super::Dataset;
 use crate::error::{Error, Result};
@@ -39,12 +39,8 @@ pub fn image_folder(folder: impl AsRef<Path>, shape: [i64; 3], device: impl Into
         let what = format!("the folder {} (one folder of PNG or JPEG files for each class)", folder.display());
         return Err(Error::Empty { what });
     }
-    let device = device.into();
-    let size = [labels.len() as i64, channels, height, width];
-    let pixels = Tensor::f_from_data_size(&pixels, &size, Kind::Uint8)?.f_to_device(device)?;
     let name = folder.display().to_string();
-    let labels = Tensor::f_from_slice(&labels)?.f_to_device(device)?;
-    Dataset::new(name, pixels.f_to_kind(Kind::Float)?.f_div_scalar_(255.0)?, labels, classes.len() as i64)
+    Dataset::from_bytes(name, &pixels, shape, &labels, classes.len() as i64, device.into())
 }
 
 /// The entries of a folder in the order of their names.
@@ -81,6 +77,7 @@ fn planes(path: &Path, channels: i64, height: u32, width: u32) -> Result<Vec<u8>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tch::Kind;
 
     fn folder(name: &str) -> PathBuf {
         let folder = std::env::temp_dir().join(format!("stemm-images-{name}-{}", std::process::id()));

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use tch::{Device, Kind, Tensor};
+use tch::Device;
 
 use super::{Dataset, IdxArray, Splits, read_idx};
 use crate::error::{Error, Result};
@@ -50,11 +50,9 @@ impl Published {
         let part = |prefix: &str, name: &str, sha256: [&str; 2]| -> Result<Dataset> {
             let images = verified(&folder, &format!("{prefix}-images-idx3-ubyte"), sha256[0])?;
             let labels = verified(&folder, &format!("{prefix}-labels-idx1-ubyte"), sha256[1])?;
-            let (n, height, width) = (images.shape[0], images.shape[1], images.shape[2]);
-            let pixels = Tensor::f_from_data_size(&images.values, &[n, 1, height, width], Kind::Uint8)?;
-            let pixels = pixels.f_to_device(device)?.f_to_kind(Kind::Float)?.f_div_scalar_(255.0)?;
-            let labels = Tensor::f_from_data_size(&labels.values, &labels.shape, Kind::Uint8)?.f_to_device(device)?;
-            Dataset::new(format!("{} {name}", self.name), pixels, labels, 10)
+            let shape = [1, images.shape[1], images.shape[2]];
+            let labels: Vec<i64> = labels.values.into_iter().map(i64::from).collect();
+            Dataset::from_bytes(format!("{} {name}", self.name), &images.values, shape, &labels, 10, device)
         };
         Splits::new(&part("train", "train", self.train)?, HELD_OUT, 0, part("t10k", "test", self.test)?)
     }

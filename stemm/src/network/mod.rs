@@ -65,6 +65,7 @@ pub enum Mode {
 
 /// Where the tensors of a linear or convolution layer are among the parameters.
 pub(crate) struct WeightLayer {
+    pub name: String,
     pub weight: usize,
     pub bias: Option<usize>,
     /// Whether its outputs are units inside the network.
@@ -161,7 +162,8 @@ impl Network {
             let mut own = (0..plan.parameters.len()).filter(|&index| plan.parameters[index].layer == layer.name);
             let weight = own.next()?;
             let units = plan.ties.resolve(&plan.parameters[weight].axes[0]);
-            Some(WeightLayer { weight, bias: own.next(), hidden: units.iter().any(|segment| segment.symbol.is_some()) })
+            let hidden = units.iter().any(|segment| segment.symbol.is_some());
+            Some(WeightLayer { name: layer.name.clone(), weight, bias: own.next(), hidden })
         };
         Ok(layers.filter_map(weight_layer).collect())
     }
@@ -279,17 +281,14 @@ impl Network {
 
     /// A picture of the permutation groups: which layers write the units of a group and which read them.
     pub fn chart(&self) -> Chart {
-        let (plans, _) = self.tensor_plans();
         let spec = self.permutation_spec();
         let groups = spec.groups().iter().map(|group| group.size).collect();
         let of = |axis: &[AxisSegment]| axis.iter().filter_map(|segment| segment.group).collect::<Vec<_>>();
-        // Vectors (biases, norms) belong to the group of the layer before them and would only repeat it.
-        let rows = plans
-            .iter()
-            .zip(spec.axes())
-            .filter(|(_, axes)| axes.len() > 1 && axes[1].iter().any(|s| s.is_channel(axes)));
-        let rows = rows.map(|(tensor, axes)| (tensor.layer.clone(), of(&axes[0]), of(&axes[1]))).collect();
-        GroupMap::new("Permutation groups", groups, rows).into()
+        // Norms belong to the group of the layer before them and would only repeat it.
+        let layers = self.weight_layers().unwrap_or_default().into_iter();
+        let rows =
+            layers.map(|layer| (layer.name, of(&spec.axes()[layer.weight][0]), of(&spec.axes()[layer.weight][1])));
+        GroupMap::new("Permutation groups", groups, rows.collect()).into()
     }
 
     /// Shows the summary table in the notebook.

@@ -18,7 +18,6 @@ pub struct Params {
 impl Clone for Params {
     /// Shares the tensors: functions that take `&Params` never write to them.
     fn clone(&self) -> Self {
-        let shared = |tensors: &[Tensor]| tensors.iter().map(Tensor::shallow_clone).collect();
         Params { names: self.names.clone(), tensors: shared(&self.tensors), buffers: shared(&self.buffers) }
     }
 }
@@ -37,18 +36,18 @@ impl Params {
 
     /// The same names and buffers with other parameters.
     pub(crate) fn with(&self, tensors: Vec<Tensor>) -> Params {
-        Params { tensors, ..self.clone() }
+        Params { names: self.names.clone(), tensors, buffers: shared(&self.buffers) }
     }
 
     /// The same parameters with other buffers.
     pub(crate) fn with_buffers(&self, buffers: Vec<Tensor>) -> Params {
-        Params { buffers, ..self.clone() }
+        Params { names: self.names.clone(), tensors: shared(&self.tensors), buffers }
     }
 
     /// The parameters alone: moments of an optimiser, random vectors.
     pub(crate) fn without_buffers(&self) -> Params {
         let names: Vec<String> = self.names[..self.tensors.len()].to_vec();
-        Params { names: names.into(), buffers: Vec::new(), ..self.clone() }
+        Params { names: names.into(), tensors: shared(&self.tensors), buffers: Vec::new() }
     }
 
     /// The parameters in order.
@@ -134,6 +133,11 @@ impl Params {
         }
         Ok(sum)
     }
+}
+
+/// The same tensors, not copied.
+fn shared(tensors: &[Tensor]) -> Vec<Tensor> {
+    tensors.iter().map(Tensor::shallow_clone).collect()
 }
 
 /// A copy that shares no memory, outside any autograd graph.

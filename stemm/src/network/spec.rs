@@ -24,13 +24,6 @@ pub struct AxisSegment {
     pub block: i64,
 }
 
-impl AxisSegment {
-    /// Whether the segment belongs to an axis of channels or units, not to the positions of a kernel or a sample.
-    pub(super) fn is_channel(&self, axes: &[Vec<AxisSegment>]) -> bool {
-        self.group.is_some() || axes.len() == 2 || axes.len() == 4
-    }
-}
-
 /// A set of axes that must move together.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PermutationGroup {

@@ -93,7 +93,7 @@ pub enum Choice {
 pub enum Precision {
     /// 32 bits: the same bits on one machine.
     F32,
-    /// bfloat16: much faster on GPUs, with three significant digits in each product.
+    /// bfloat16, for GPUs: each factor has three significant digits.
     Bf16,
 }
 

@@ -66,54 +66,36 @@ impl OptimiserState {
     pub(crate) fn step(&mut self, params: &Params, gradients: &[Tensor], scale: f64, learning_rate: f64) -> Result<()> {
         let _guard = tch::no_grad_guard();
         self.steps += 1;
+        let steps = i32::try_from(self.steps).unwrap_or(i32::MAX);
+        let step_size = learning_rate / (1.0 - BETA1.powi(steps));
+        let root_correction = (1.0 - BETA2.powi(steps)).sqrt();
         for (index, (param, gradient)) in params.tensors().iter().zip(gradients).enumerate() {
-            let gradient = if scale == 1.0 { gradient.shallow_clone() } else { gradient.f_mul_scalar(scale)? };
-            let mut moments: Vec<Tensor> =
-                self.moments.iter().map(|set| set.tensors()[index].shallow_clone()).collect();
-            let param = param.shallow_clone();
-            match (self.optimiser, moments.as_mut_slice()) {
-                (Optimiser::Adam, [m, v]) => self.adam(param, &gradient, m, v, learning_rate)?,
-                (Optimiser::Sgd { momentum, weight_decay, nesterov }, memory) => {
-                    sgd(param, gradient, memory.first_mut(), momentum, weight_decay, nesterov, learning_rate)?;
+            let mut param = param.shallow_clone();
+            let mut gradient = if scale == 1.0 { gradient.shallow_clone() } else { gradient.f_mul_scalar(scale)? };
+            let moment = |number: usize| self.moments.get(number).map(|set| set.tensors()[index].shallow_clone());
+            match (self.optimiser, moment(0), moment(1)) {
+                (Optimiser::Sgd { momentum, weight_decay, nesterov }, memory, _) => {
+                    if weight_decay > 0.0 {
+                        gradient = gradient.f_add(&param.f_mul_scalar(weight_decay)?)?;
+                    }
+                    if let Some(mut memory) = memory {
+                        let _ = memory.f_mul_scalar_(momentum)?.f_add_(&gradient)?;
+                        gradient = if nesterov { gradient.f_add(&memory.f_mul_scalar(momentum)?)? } else { memory };
+                    }
+                    let _ = param.f_sub_(&gradient.f_mul_scalar(learning_rate)?)?;
                 }
-                // `new` and `Checkpoint::load` make as many moments as the optimiser needs.
-                _ => unreachable!("Adam has two moments"),
+                (Optimiser::Adam, Some(mut m), Some(mut v)) => {
+                    let _ = m.f_lerp_(&gradient, 1.0 - BETA1)?;
+                    let _ = v.f_mul_scalar_(BETA2)?.f_addcmul_(&gradient, &gradient.f_mul_scalar(1.0 - BETA2)?)?;
+                    let mut denominator = v.f_sqrt()?;
+                    let _ = denominator.f_div_scalar_(root_correction)?.f_add_scalar_(EPSILON)?;
+                    let _ = param.f_addcdiv_(&m.f_mul_scalar(-step_size)?, &denominator)?;
+                }
+                (Optimiser::Adam, ..) => unreachable!("`new` gives Adam two moments, and nothing takes them away"),
             }
         }
         Ok(())
     }
-
-    fn adam(&self, mut param: Tensor, gradient: &Tensor, m: &mut Tensor, v: &mut Tensor, rate: f64) -> Result<()> {
-        let steps = i32::try_from(self.steps).unwrap_or(i32::MAX);
-        let step_size = rate / (1.0 - BETA1.powi(steps));
-        let root_correction = (1.0 - BETA2.powi(steps)).sqrt();
-        let _ = m.f_lerp_(gradient, 1.0 - BETA1)?;
-        let _ = v.f_mul_scalar_(BETA2)?.f_addcmul_(gradient, &gradient.f_mul_scalar(1.0 - BETA2)?)?;
-        let mut denominator = v.f_sqrt()?;
-        let _ = denominator.f_div_scalar_(root_correction)?.f_add_scalar_(EPSILON)?;
-        let _ = param.f_addcdiv_(&m.f_mul_scalar(-step_size)?, &denominator)?;
-        Ok(())
-    }
-}
-
-fn sgd(
-    mut param: Tensor,
-    mut gradient: Tensor,
-    memory: Option<&mut Tensor>,
-    momentum: f64,
-    weight_decay: f64,
-    nesterov: bool,
-    rate: f64,
-) -> Result<()> {
-    if weight_decay > 0.0 {
-        gradient = gradient.f_add(&param.f_mul_scalar(weight_decay)?)?;
-    }
-    if let Some(memory) = memory {
-        let _ = memory.f_mul_scalar_(momentum)?.f_add_(&gradient)?;
-        gradient = if nesterov { gradient.f_add(&memory.f_mul_scalar(momentum)?)? } else { memory.shallow_clone() };
-    }
-    let _ = param.f_sub_(&gradient.f_mul_scalar(rate)?)?;
-    Ok(())
 }
 
 #[cfg(test)]
