@@ -11,7 +11,7 @@ help:
 	@echo "make bench       set up, run the benchmarks"
 	@echo "make notebooks   set up, run the notebooks and keep their outputs in place"
 	@echo "make data        fetch and verify MNIST and Fashion-MNIST"
-	@echo "make cifar       fetch CIFAR-10 and CIFAR-100 (340 MB)"
+	@echo "make cifar       fetch and verify CIFAR-10 and CIFAR-100"
 	@echo "make clean       remove what was set up and built (data stay)"
 
 setup:

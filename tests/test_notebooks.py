@@ -21,7 +21,7 @@ def skeleton(notebook) -> list:
         if cell.cell_type == "code":
             values = [output.data for output in cell.outputs if "data" in output]
             kinds = [sorted(value) for value in values]
-            words = [re.sub(r"holds|does not|[\d.e+-]+", "#", value.get("text/html", "")) for value in values]
+            words = [re.sub(r">(holds|does not)<|[\d.e+-]+", "#", value.get("text/html", "")) for value in values]
             result.append((kinds, words))
     return result
 
