@@ -186,6 +186,12 @@ pub enum Error {
     /// libtorch reported an error.
     #[error("libtorch reported: {0}; check the shapes and the device of the tensors given")]
     Torch(String),
+    /// The system gave no threads.
+    #[error("cannot start threads: {reason}; raise the limit on processes, or use fewer threads")]
+    Threads {
+        /// What the system said.
+        reason: String,
+    },
     /// A chart could not be drawn.
     #[error("cannot draw the chart: {0}; check that its values are finite and the file is writable")]
     Chart(String),

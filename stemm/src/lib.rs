@@ -37,6 +37,7 @@ mod progress;
 mod recipe;
 mod rng;
 pub mod train;
+mod workers;
 
 pub use device::{DeviceChoice, device};
 pub use error::{Error, Result};

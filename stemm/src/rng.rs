@@ -8,7 +8,8 @@ pub(crate) enum Purpose {
     Initialisation,
     Split,
     Mixing,
-    SweepOrder,
+    /// The order of the groups in weight matching; of each model in STE-MM, which are matched side by side.
+    SweepOrder(usize),
     Probe,
     BuiltInData,
     /// Flips and shifts of an epoch's images.
@@ -24,11 +25,11 @@ pub(crate) fn rng(seed: u64, purpose: Purpose) -> ChaCha8Rng {
         Purpose::Initialisation => 0,
         Purpose::Split => 1,
         Purpose::Mixing => 2,
-        Purpose::SweepOrder => 3,
         Purpose::Probe => 4,
         Purpose::BuiltInData => 5,
         Purpose::Shuffle(epoch) => 1_000 + epoch as u64,
         Purpose::Augmentation(epoch) => (1 << 32) + epoch as u64,
+        Purpose::SweepOrder(model) => (3 << 32) + model as u64,
         Purpose::Dropout(layer) => (2 << 32) + layer,
     };
     let mut rng = ChaCha8Rng::seed_from_u64(seed);

@@ -5,11 +5,15 @@
 //! only the time. Rows whose old column is still tight (`u_i + v_j = gain[i, j]`) keep it; only the others are
 //! augmented. If all rows keep theirs, the call ends after one pass over the matrix: the duals certify the optimum.
 //! Prices are f64 and centred after each call, since in f32 they drift over thousands of calls.
+//!
+//! All loops over a row lie in [`scan`], compiled for several instruction sets and chosen at run time.
+
+mod scan;
 
 use super::Permutation;
 use crate::error::{Error, Result};
 
-const NONE: usize = usize::MAX;
+const NONE: u64 = u64::MAX;
 
 /// A column is tight if it misses the best by less than this share of the largest entry: far below f32's rounding of
 /// the entries (6e-8), above the rounding of f64 prices.
@@ -20,14 +24,16 @@ const TIGHT: f64 = 1e-12;
 pub struct AssignmentSolver {
     n: usize,
     prices: Vec<f64>,
-    column_of: Vec<usize>,
-    row_of: Vec<usize>,
+    column_of: Vec<u64>,
+    row_of: Vec<u64>,
     warm: bool,
     // Scratch space of one augmentation: no allocation a call.
+    open_prices: Vec<f64>,
     distance: Vec<f64>,
-    previous_row: Vec<usize>,
+    previous_row: Vec<u64>,
     scanned: Vec<(usize, f64)>,
     free_rows: Vec<usize>,
+    waiting: Vec<usize>,
 }
 
 impl AssignmentSolver {
@@ -39,10 +45,12 @@ impl AssignmentSolver {
             column_of: vec![NONE; n],
             row_of: vec![NONE; n],
             warm: false,
+            open_prices: vec![0.0; n],
             distance: vec![0.0; n],
             previous_row: vec![NONE; n],
             scanned: Vec::with_capacity(n),
             free_rows: Vec::with_capacity(n),
+            waiting: Vec::with_capacity(n),
         }
     }
 
@@ -73,20 +81,18 @@ impl AssignmentSolver {
                 hint: "give n * n values in row-major order",
             });
         }
-        if !gain.iter().all(|value| value.is_finite()) {
+        let largest = scan::largest_magnitude(gain);
+        if !largest.is_finite() {
             return Err(Error::NonFinite { tensor: "the gain matrix".into() });
         }
         if self.warm {
-            let largest = gain.iter().fold(0f32, |largest, value| largest.max(value.abs()));
             self.keep_tight_rows(gain, TIGHT * f64::from(largest));
         } else {
             self.start_cold(gain);
         }
         let solved = self.free_rows.len();
-        if !self.warm {
-            self.reduce_rows(gain);
-            self.reduce_rows(gain);
-        }
+        self.reduce_rows(gain);
+        self.reduce_rows(gain);
         for position in 0..self.free_rows.len() {
             self.augment(gain, self.free_rows[position]);
         }
@@ -101,16 +107,14 @@ impl AssignmentSolver {
         if !self.warm {
             return Permutation::identity(self.n);
         }
-        Permutation::from_assignment(self.column_of.iter().copied())
+        Permutation::from_assignment(self.column_of.iter().map(|&column| column as usize))
     }
 
     /// Starts from the highest gain of each column as its price, and frees every row.
     fn start_cold(&mut self, gain: &[f32]) {
         self.prices.fill(f64::NEG_INFINITY);
         for row in gain.chunks_exact(self.n.max(1)) {
-            for (price, &value) in self.prices.iter_mut().zip(row) {
-                *price = price.max(f64::from(value));
-            }
+            scan::raise_to(&mut self.prices, row);
         }
         self.column_of.fill(NONE);
         self.row_of.fill(NONE);
@@ -122,13 +126,9 @@ impl AssignmentSolver {
     fn keep_tight_rows(&mut self, gain: &[f32], tolerance: f64) {
         self.free_rows.clear();
         for (row, values) in gain.chunks_exact(self.n.max(1)).enumerate() {
-            let column = self.column_of[row];
+            let column = self.column_of[row] as usize;
             let own = f64::from(values[column]) - self.prices[column];
-            let best = values.iter().zip(&self.prices).fold(f64::NEG_INFINITY, |best, (&value, &price)| {
-                let reduced = f64::from(value) - price;
-                if reduced > best { reduced } else { best }
-            });
-            if own < best - tolerance {
+            if own < scan::best(values, &self.prices) - tolerance {
                 self.column_of[row] = NONE;
                 self.row_of[column] = NONE;
                 self.free_rows.push(row);
@@ -140,101 +140,76 @@ impl AssignmentSolver {
     /// as good; a row that loses its column by that tries again at once.
     fn reduce_rows(&mut self, gain: &[f32]) {
         let n = self.n;
-        let mut waiting = std::mem::take(&mut self.free_rows);
-        let mut left = Vec::new();
+        std::mem::swap(&mut self.waiting, &mut self.free_rows);
+        self.free_rows.clear();
         // Ties of floating-point prices could hand a column to and fro for ever.
-        let mut budget = 4 * n;
-        while let Some(row) = waiting.pop() {
+        let mut budget = 4 * self.waiting.len();
+        while let Some(row) = self.waiting.pop() {
             let values = &gain[row * n..(row + 1) * n];
-            let (mut best, mut second, mut best_column, mut second_column) =
-                (f64::NEG_INFINITY, f64::NEG_INFINITY, NONE, NONE);
-            for (column, (&value, &price)) in values.iter().zip(&self.prices).enumerate() {
-                let reduced = f64::from(value) - price;
-                if reduced > second {
-                    if reduced > best {
-                        (second, second_column) = (best, best_column);
-                        (best, best_column) = (reduced, column);
-                    } else {
-                        (second, second_column) = (reduced, column);
-                    }
-                }
-            }
-            let strict = second_column != NONE && best > second;
-            let column = if !strict && self.row_of[best_column] != NONE && second_column != NONE {
-                second_column
-            } else {
-                best_column
-            };
-            if strict {
-                self.prices[column] += best - second;
-            }
+            let (best, second) = scan::two_best(values, &self.prices);
+            let tied = best == second;
+            let column = scan::place_of(values, &self.prices, best, tied, &self.row_of);
             let loser = self.row_of[column];
-            if loser != NONE && !strict {
-                left.push(row);
+            if loser != NONE && tied {
+                self.free_rows.push(row);
                 continue;
             }
-            self.row_of[column] = row;
-            self.column_of[row] = column;
+            if second.is_finite() {
+                self.prices[column] += best - second;
+            }
+            self.row_of[column] = row as u64;
+            self.column_of[row] = column as u64;
             if loser != NONE {
-                self.column_of[loser] = NONE;
+                self.column_of[loser as usize] = NONE;
                 if budget > 0 {
                     budget -= 1;
-                    waiting.push(loser);
+                    self.waiting.push(loser as usize);
                 } else {
-                    left.push(loser);
+                    self.free_rows.push(loser as usize);
                 }
             }
         }
-        self.free_rows = left;
     }
 
     /// Assigns a free row along the path of least total slack (Dijkstra over columns) and adjusts the prices.
     fn augment(&mut self, gain: &[f32], free_row: usize) {
-        /// Marks a column as scanned: no candidate distance is below it.
-        const SCANNED: f64 = f64::NEG_INFINITY;
         let n = self.n;
         self.distance.fill(f64::INFINITY);
+        // A scanned column gets an infinite price here, so that nothing reaches it again.
+        self.open_prices.copy_from_slice(&self.prices);
         self.scanned.clear();
-        let first = &gain[free_row * n..(free_row + 1) * n];
-        let top = first
-            .iter()
-            .zip(&self.prices)
-            .fold(f64::NEG_INFINITY, |best, (&value, &price)| best.max(f64::from(value) - price));
-        let (mut row, mut row_dual, mut length) = (free_row, top, 0.0);
+        let row_of = |row: usize| &gain[row * n..(row + 1) * n];
+        let (mut row, mut row_dual, mut length) = (free_row, scan::best(row_of(free_row), &self.prices), 0.0f64);
         let sink = loop {
             // slack[i, j] = u_i + v_j - gain[i, j], never negative but by rounding
-            let values = &gain[row * n..(row + 1) * n];
-            let offset = length + row_dual;
-            let (mut nearest, mut nearest_column) = (f64::INFINITY, NONE);
-            let columns = values.iter().zip(&self.prices).zip(self.distance.iter_mut().zip(&mut self.previous_row));
-            for (column, ((&value, &price), (distance, previous_row))) in columns.enumerate() {
-                let candidate = offset + (price - f64::from(value));
-                if candidate < *distance {
-                    *distance = candidate;
-                    *previous_row = row;
-                }
-                if *distance < nearest && *distance != SCANNED {
-                    (nearest, nearest_column) = (*distance, column);
-                }
-            }
+            let nearest = scan::relax(
+                row_of(row),
+                &self.open_prices,
+                length + row_dual,
+                row as u64,
+                &mut self.distance,
+                &mut self.previous_row,
+            );
             length = length.max(nearest);
-            self.distance[nearest_column] = SCANNED;
-            if self.row_of[nearest_column] == NONE {
-                break nearest_column;
+            let column = scan::free_or_first(&self.distance, nearest, &self.row_of);
+            if self.row_of[column] == NONE {
+                break column;
             }
-            self.scanned.push((nearest_column, nearest));
-            row = self.row_of[nearest_column];
-            row_dual = f64::from(gain[row * n + nearest_column]) - self.prices[nearest_column];
+            self.distance[column] = f64::INFINITY;
+            self.open_prices[column] = f64::INFINITY;
+            self.scanned.push((column, nearest));
+            row = self.row_of[column] as usize;
+            row_dual = f64::from(gain[row * n + column]) - self.prices[column];
         };
         for &(column, distance) in &self.scanned {
             self.prices[column] += length - distance;
         }
-        let mut column = sink;
+        let mut column = sink as u64;
         loop {
-            let row = self.previous_row[column];
-            self.row_of[column] = row;
-            column = std::mem::replace(&mut self.column_of[row], column);
-            if row == free_row {
+            let row = self.previous_row[column as usize];
+            self.row_of[column as usize] = row;
+            column = std::mem::replace(&mut self.column_of[row as usize], column);
+            if row == free_row as u64 {
                 break;
             }
         }

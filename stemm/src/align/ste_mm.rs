@@ -10,7 +10,6 @@ use std::time::Instant;
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use tch::Tensor;
 
 use super::weight_matching::{Matcher, Report, Solver};
 use super::{Aligner, Alignment, Permutations, Record};
@@ -18,10 +17,11 @@ use crate::data::{Order, Splits};
 use crate::error::Result;
 use crate::evaluate::{Tally, loss_and_accuracy};
 use crate::merge::with_batch_statistics;
-use crate::network::{Mode, Model, Network, Params, Pass, check_models};
+use crate::network::{Mode, Model, Params, Pass, check_models};
 use crate::progress::Progress;
 use crate::rng::{Purpose, rng, step_seed};
 use crate::train::{Choice, Optimiser, OptimiserState, check_classes, check_learning_rate, positive};
+use crate::workers::Workers;
 
 /// How the mixture weights `λ` of a step are drawn; they are at least 0 and sum to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,23 +99,22 @@ impl Aligner for SteMm {
         let network = &models[0].network;
         let spec = network.permutation_spec();
         let reference = &models[0].params;
-        let mut matchers: Vec<Matcher> = models[1..].iter().map(|model| Matcher::new(&spec, &model.params)).collect();
-        let mut trainable = Vec::new();
-        for _ in &matchers {
-            let weights = reference.copied()?;
-            let adam = OptimiserState::new(Optimiser::Adam, &weights)?;
-            trainable.push((weights, adam));
-        }
-        let permutations_now = |matchers: &[Matcher]| {
-            let mut all = vec![Permutations::identity(&spec)];
-            all.extend(matchers.iter().map(|matcher| matcher.permutations().clone()));
-            all
-        };
+        let workers = Workers::new()?;
+        let mut followers = (1..models.len())
+            .map(|index| {
+                let weights = reference.without_buffers().copied()?;
+                Ok(Follower {
+                    matcher: Matcher::new(&spec, &models[index].params, self.solver, self.max_sweeps),
+                    optimiser: OptimiserState::new(Optimiser::Adam, &weights)?,
+                    weights,
+                    order: rng(self.seed, Purpose::SweepOrder(index)),
+                })
+            })
+            .collect::<Result<Vec<_>>>()?;
         let mut mixing = rng(self.seed, Purpose::Mixing);
-        let mut order = rng(self.seed, Purpose::SweepOrder);
         let mut history: Vec<Record> = Vec::new();
         let mut step = 0;
-        let mut chosen = permutations_now(&matchers);
+        let mut chosen = Vec::new();
         let mut lowest = f64::INFINITY;
         let mut converged = true;
         let mut task = self
@@ -127,32 +126,32 @@ impl Aligner for SteMm {
             let mut tally = Tally::default();
             for batch in data.train.batches(self.batch_size, Order::Shuffled { seed: self.seed, epoch })? {
                 let (x, y) = batch?;
-                let mut sets = vec![reference.clone()];
-                for (matcher, (weights, _)) in matchers.iter_mut().zip(&trainable) {
+                let fits = workers.map(&mut followers, |follower| {
                     let _guard = tch::no_grad_guard();
-                    let fit = matcher.fit(weights, self.max_sweeps, self.solver, &mut order)?;
+                    follower.matcher.fit(&follower.weights, &mut follower.order)
+                })?;
+                for fit in &fits {
                     converged &= fit.sweeps < self.max_sweeps;
-                    report.add(&fit);
-                    sets.push(matcher.permuted()?);
+                    report.add(fit);
                 }
-                let lambda = self.mixing.draw(sets.len(), &mut mixing);
+                let lambda = self.mixing.draw(models.len(), &mut mixing);
                 let pass = Pass::new(Mode::Train { seed: step_seed(self.seed, step) });
-                let gradients = mixture_gradients(network, &sets, &lambda, (&x, &y), &pass, &mut tally)?;
-                for ((weights, adam), &lambda) in trainable.iter_mut().zip(&lambda[1..]) {
-                    adam.step(weights, &gradients, lambda, self.learning_rate)?;
+                let mixture = mixture(reference, &followers, &lambda)?;
+                let (_, gradients) = tally.backward(network, &mixture.leaves()?, (&x, &y), &pass, 0.0)?;
+                for (follower, &lambda) in followers.iter_mut().zip(&lambda[1..]) {
+                    follower.optimiser.step(&follower.weights, &gradients, lambda, self.learning_rate)?;
                 }
                 step += 1;
                 task.step(|| format!("epoch {}, loss of the mixtures {:.4}", epoch + 1, tally.mean_loss()));
             }
-            let now = permutations_now(&matchers);
-            let permuted: Vec<Params> =
-                now.iter().zip(models).map(|(own, model)| own.apply(&spec, &model.params)).collect::<Result<_>>()?;
-            let midpoint = vec![1.0 / permuted.len() as f64; permuted.len()];
-            let merged = Params::weighted_sum(&permuted.iter().collect::<Vec<_>>(), &midpoint)?;
+            let midpoint = vec![1.0 / models.len() as f64; models.len()];
+            let merged = mixture(reference, &followers, &midpoint)?;
             let merged = with_batch_statistics(network, &merged, &data.train)?;
             let (merged_loss, merged_accuracy) = loss_and_accuracy(network, &merged, &data.held_out)?;
             if self.choice == Choice::LastStep || merged_loss < lowest {
-                (lowest, chosen) = (merged_loss, now);
+                lowest = merged_loss;
+                chosen = vec![Permutations::identity(&spec)];
+                chosen.extend(followers.iter().map(|follower| follower.matcher.permutations().clone()));
             }
             history.push(Record {
                 round: epoch + 1,
@@ -174,21 +173,22 @@ impl Aligner for SteMm {
     }
 }
 
-/// Gradient of the mean cross-entropy at `θ_λ = Σ λ_i sets[i]`, in training mode; the batch is added to the tally.
-fn mixture_gradients(
-    network: &Network,
-    sets: &[Params],
-    lambda: &[f64],
-    batch: (&Tensor, &Tensor),
-    pass: &Pass,
-    tally: &mut Tally,
-) -> Result<Vec<Tensor>> {
-    let mixture = {
-        let _guard = tch::no_grad_guard();
-        Params::weighted_sum(&sets.iter().collect::<Vec<_>>(), lambda)?
-    };
-    let (_, gradients) = tally.backward(network, &mixture.leaves()?, batch, pass, 0.0)?;
-    Ok(gradients)
+/// A model that is matched to trainable weights.
+struct Follower<'a> {
+    matcher: Matcher<'a>,
+    weights: Params,
+    optimiser: OptimiserState,
+    order: ChaCha8Rng,
+}
+
+/// `θ_λ = λ_0 θ_0 + Σ λ_i π(θ_i; P_i)`, without a graph.
+fn mixture(reference: &Params, followers: &[Follower], lambda: &[f64]) -> Result<Params> {
+    let _guard = tch::no_grad_guard();
+    let mut sum = reference.scaled(lambda[0])?;
+    for (follower, &lambda) in followers.iter().zip(&lambda[1..]) {
+        follower.matcher.add_permuted(&mut sum, lambda)?;
+    }
+    Ok(sum)
 }
 
 impl Mixing {
@@ -208,7 +208,8 @@ impl Mixing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::{Device, Kind};
+    use crate::network::Network;
+    use tch::{Device, Kind, Tensor};
 
     #[test]
     fn gradient_of_each_trainable_set_is_lambda_times_the_gradient_at_the_mixture() -> Result<()> {
@@ -231,7 +232,18 @@ mod tests {
         let pass = Pass::new(Mode::Train { seed: 0 });
         let logits = network.run(&sets[0].with(mixed), &x, &pass)?;
         crate::evaluate::cross_entropy(&logits, &y, 0.0)?.backward();
-        let ours = mixture_gradients(&network, &sets, &lambda, (&x, &y), &pass, &mut Tally::default())?;
+        let spec = network.permutation_spec();
+        let follower = |set: &Params| -> Result<Follower> {
+            Ok(Follower {
+                matcher: Matcher::new(&spec, set, Solver::Plain, 1), // not fitted: the identity
+                optimiser: OptimiserState::new(Optimiser::Adam, set)?,
+                weights: set.copied()?,
+                order: rng(0, Purpose::SweepOrder(0)),
+            })
+        };
+        let followers = [follower(&sets[1])?, follower(&sets[2])?];
+        let ours = mixture(&sets[0], &followers, &lambda)?.leaves()?;
+        let (_, ours) = Tally::default().backward(&network, &ours, (&x, &y), &pass, 0.0)?;
         for i in 1..3 {
             for (w, gradient) in trainable[i].tensors().iter().zip(&ours) {
                 let error = (w.grad() - gradient * lambda[i]).abs().max().double_value(&[]);

@@ -73,8 +73,9 @@ impl Aligner for WeightMatching {
         let _guard = tch::no_grad_guard();
         let start = Instant::now();
         let spec = models[0].network.permutation_spec();
-        let mut order = rng(self.seed, Purpose::SweepOrder);
-        let mut matchers: Vec<Matcher> = models.iter().map(|model| Matcher::new(&spec, &model.params)).collect();
+        let mut order = rng(self.seed, Purpose::SweepOrder(0));
+        let matcher = |model: &Model| Matcher::new(&spec, &model.params, self.solver, self.max_sweeps);
+        let mut matchers: Vec<Matcher> = models.iter().map(matcher).collect();
         let mut history = Vec::new();
         let converged = if models.len() == 2 {
             self.match_two(&models[0].params, &mut matchers[1], &mut order, &mut history)?
@@ -108,10 +109,10 @@ impl WeightMatching {
         history: &mut Vec<Record>,
     ) -> Result<bool> {
         let mut task = self.progress.task("weight matching, two models", self.max_sweeps);
-        matcher.set_target(target);
+        let mut ascent = Ascent::new(matcher, target);
         for sweep in 1..=self.max_sweeps {
-            let report = matcher.sweep(self.solver, order)?;
-            let objective = target.dot(&matcher.permuted()?)?;
+            let report = ascent.sweep(order)?;
+            let objective = target.dot(&ascent.matcher.permuted()?)?;
             history.push(Record::sweep(sweep, objective, &report));
             task.step(|| format!("objective {objective:.4}"));
             if report.moved_groups == 0 {
@@ -128,26 +129,33 @@ impl WeightMatching {
         let mut permuted: Vec<Params> = matchers.iter().map(Matcher::permuted).collect::<Result<_>>()?;
         let norms: f64 = permuted.iter().map(|params| params.dot(params)).sum::<Result<f64>>()?;
         let mut sum = Params::weighted_sum(&permuted.iter().collect::<Vec<_>>(), &vec![1.0; permuted.len()])?;
+        // A model is still optimal if no other has moved since its last fit.
+        let mut optimal = vec![false; matchers.len()];
         for sweep in 1..=self.max_sweeps {
             models.shuffle(order);
             let mut report = Report::default();
             for &model in &models {
+                if optimal[model] {
+                    continue;
+                }
                 // mean of the others = (sum - own) / (n - 1)
                 let weights = [1.0 / (n - 1.0), -1.0 / (n - 1.0)];
                 let others = Params::weighted_sum(&[&sum, &permuted[model]], &weights)?;
-                let fit = matchers[model].fit(&others, self.max_sweeps, self.solver, order)?;
+                let fit = matchers[model].fit(&others, order)?;
                 if fit.moved_groups > 0 {
                     let moved = matchers[model].permuted()?;
                     sum = Params::weighted_sum(&[&sum, &permuted[model], &moved], &[1.0, -1.0, 1.0])?;
                     permuted[model] = moved;
+                    optimal.fill(false);
                 }
+                optimal[model] = true;
                 report.add(&fit);
             }
             // Σ_{i<j} <θ_i, θ_j> = (|Σ θ_i|² - Σ |θ_i|²) / 2
             let objective = (sum.dot(&sum)? - norms) / 2.0;
             history.push(Record::sweep(sweep, objective, &report));
             task.step(|| format!("objective {objective:.4}"));
-            if report.moved_groups == 0 {
+            if optimal.iter().all(|&optimal| optimal) {
                 return Ok(true);
             }
         }
@@ -176,21 +184,75 @@ impl Report {
     }
 }
 
-/// Matches one model to targets that change from call to call, remembering permutations, duals and gain terms.
+/// Matches one model to targets that change from call to call, remembering permutations and duals.
 pub(crate) struct Matcher<'a> {
     spec: &'a PermutationSpec,
-    model: &'a Params,
+    model: Params,
     permutations: Permutations,
-    target: Option<Params>,
+    solvers: Vec<AssignmentSolver>,
+    solver: Solver,
+    max_sweeps: usize,
+}
+
+impl<'a> Matcher<'a> {
+    pub(crate) fn new(spec: &'a PermutationSpec, model: &Params, solver: Solver, max_sweeps: usize) -> Matcher<'a> {
+        Matcher {
+            spec,
+            model: model.clone(),
+            permutations: Permutations::identity(spec),
+            solvers: spec.groups().iter().map(|group| AssignmentSolver::new(group.size)).collect(),
+            solver,
+            max_sweeps,
+        }
+    }
+
+    pub(crate) fn permutations(&self) -> &Permutations {
+        &self.permutations
+    }
+
+    /// `π(θ; P)` with the permutations found so far.
+    pub(crate) fn permuted(&self) -> Result<Params> {
+        self.permutations.apply(self.spec, &self.model)
+    }
+
+    /// `sum += weight * π(θ; P)`, one tensor at a time.
+    pub(crate) fn add_permuted(&self, sum: &mut Params, weight: f64) -> Result<()> {
+        let axes = self.spec.axes().iter().chain(self.spec.buffer_axes());
+        for ((axes, tensor), sum) in axes.zip(self.model.all()).zip(sum.all_mut()) {
+            let permuted = self.permutations.apply_to_tensor(axes, tensor, None)?;
+            let _ = sum.f_add_(&permuted.f_mul_scalar(weight)?)?;
+        }
+        Ok(())
+    }
+
+    /// Matches to `target`, starting from the permutations found so far, until a sweep changes nothing.
+    pub(crate) fn fit(&mut self, target: &Params, order: &mut ChaCha8Rng) -> Result<Report> {
+        let max_sweeps = self.max_sweeps;
+        let mut ascent = Ascent::new(self, target);
+        let mut total = Report::default();
+        while total.sweeps < max_sweeps {
+            let report = ascent.sweep(order)?;
+            total.add(&report);
+            if report.moved_groups == 0 {
+                break;
+            }
+        }
+        Ok(total)
+    }
+}
+
+/// Coordinate ascent towards one target; the terms of the gain matrices live only as long as it.
+struct Ascent<'a, 'spec> {
+    matcher: &'a mut Matcher<'spec>,
+    target: &'a Params,
     groups: Vec<Group>,
-    /// Counts changes of permutations and of the target.
+    gain: Vec<f32>,
+    /// Counts solutions.
     clock: usize,
 }
 
 struct Group {
-    solver: AssignmentSolver,
     terms: Vec<Term>,
-    gain: Vec<f32>,
     /// Whether a tensor has the group on two axes, as a convolution inside a sum does: then the objective is not linear in
     /// its permutation, and the gain matrix only says how it changes with one axis held.
     coupled: bool,
@@ -207,10 +269,10 @@ struct Term {
     value: Option<(usize, Tensor)>, // when it was computed, [n, n]
 }
 
-impl<'a> Matcher<'a> {
-    pub(crate) fn new(spec: &'a PermutationSpec, model: &'a Params) -> Matcher<'a> {
+impl<'a, 'spec> Ascent<'a, 'spec> {
+    fn new(matcher: &'a mut Matcher<'spec>, target: &'a Params) -> Ascent<'a, 'spec> {
+        let spec = matcher.spec;
         let groups = (0..spec.groups().len()).map(|index| {
-            let n = spec.groups()[index].size;
             let members = spec.members(index);
             let coupled =
                 members.windows(2).any(|pair| pair[0].tensor == pair[1].tensor && pair[0].axis != pair[1].axis);
@@ -219,60 +281,13 @@ impl<'a> Matcher<'a> {
                 let others = axes.filter(|(axis, _)| *axis != member.axis).flat_map(|(_, segments)| segments);
                 Term { member, neighbours: others.filter_map(|segment| segment.group).collect(), value: None }
             });
-            Group {
-                solver: AssignmentSolver::new(n),
-                coupled,
-                terms: terms.collect(),
-                gain: vec![0.0; n * n],
-                moved_at: 0,
-                solved_at: None,
-            }
+            Group { coupled, terms: terms.collect(), moved_at: 0, solved_at: None }
         });
-        let groups = groups.collect();
-        Matcher { spec, model, permutations: Permutations::identity(spec), target: None, groups, clock: 0 }
-    }
-
-    pub(crate) fn permutations(&self) -> &Permutations {
-        &self.permutations
-    }
-
-    /// `π(θ; P)` with the permutations found so far.
-    pub(crate) fn permuted(&self) -> Result<Params> {
-        self.permutations.apply(self.spec, self.model)
-    }
-
-    /// Matches to `target`, starting from the permutations found so far, until a sweep changes nothing.
-    pub(crate) fn fit(
-        &mut self,
-        target: &Params,
-        max_sweeps: usize,
-        solver: Solver,
-        order: &mut ChaCha8Rng,
-    ) -> Result<Report> {
-        self.set_target(target);
-        let mut total = Report::default();
-        while total.sweeps < max_sweeps {
-            let report = self.sweep(solver, order)?;
-            total.add(&report);
-            if report.moved_groups == 0 {
-                break;
-            }
-        }
-        Ok(total)
-    }
-
-    /// Every gain term depends on the target: all are out of date after this.
-    fn set_target(&mut self, target: &Params) {
-        self.target = Some(target.clone());
-        self.clock += 1;
-        for group in &mut self.groups {
-            group.solved_at = None;
-            group.terms.iter_mut().for_each(|term| term.value = None);
-        }
+        Ascent { groups: groups.collect(), matcher, target, gain: Vec::new(), clock: 0 }
     }
 
     /// Visits every group once, in random order, but for those that are still optimal because no neighbour moved.
-    fn sweep(&mut self, solver: Solver, order: &mut ChaCha8Rng) -> Result<Report> {
+    fn sweep(&mut self, order: &mut ChaCha8Rng) -> Result<Report> {
         let mut report = Report { sweeps: 1, ..Report::default() };
         let mut visit: Vec<usize> = (0..self.groups.len()).collect();
         visit.shuffle(order);
@@ -284,20 +299,20 @@ impl<'a> Matcher<'a> {
                 continue;
             }
             self.update_gain(index)?;
-            let group = &mut self.groups[index];
-            if solver == Solver::Plain {
-                group.solver.forget();
-            }
             let start = Instant::now();
-            group.solver.solve(&group.gain)?;
+            let solver = &mut self.matcher.solvers[index];
+            if self.matcher.solver == Solver::Plain {
+                solver.forget();
+            }
+            solver.solve(&self.gain)?;
+            let candidate = solver.permutation();
             report.assignment += start.elapsed();
             report.solved_groups += 1;
             self.clock += 1;
-            group.solved_at = Some(self.clock);
-            let candidate = group.solver.permutation();
+            self.groups[index].solved_at = Some(self.clock);
             // On a tie the old assignment stays, so that the ascent ends.
-            if candidate != self.permutations.0[index] && self.improves(index, &candidate)? {
-                self.permutations.0[index] = candidate;
+            if candidate != self.matcher.permutations.0[index] && self.improves(index, &candidate)? {
+                self.matcher.permutations.0[index] = candidate;
                 self.groups[index].moved_at = self.clock;
                 report.moved_groups += 1;
             }
@@ -305,48 +320,46 @@ impl<'a> Matcher<'a> {
         Ok(report)
     }
 
-    /// Whether a permutation of a group raises the objective by more than rounding.
+    /// Whether a permutation of the group whose gain matrix is at hand raises the objective by more than rounding.
     fn improves(&self, index: usize, candidate: &Permutation) -> Result<bool> {
-        let group = &self.groups[index];
+        let (group, permutations) = (&self.groups[index], &self.matcher.permutations);
         let (now, then) = if group.coupled {
-            let mut moved = self.permutations.clone();
+            let mut moved = permutations.clone();
             moved.0[index] = candidate.clone();
-            (self.share(group, &self.permutations)?, self.share(group, &moved)?)
+            (self.share(group, permutations)?, self.share(group, &moved)?)
         } else {
-            (total_gain(&group.gain, &self.permutations.0[index]), total_gain(&group.gain, candidate))
+            (total_gain(&self.gain, &permutations.0[index]), total_gain(&self.gain, candidate))
         };
         Ok(then - now > ROUNDING * now.abs())
     }
 
     /// The share in the objective of the tensors that a group touches, `Σ <target, π(model; P)>`.
     fn share(&self, group: &Group, permutations: &Permutations) -> Result<f64> {
-        let Some(target) = &self.target else { return Ok(0.0) };
+        let Matcher { spec, model, .. } = &*self.matcher;
         let mut tensors: Vec<usize> = group.terms.iter().map(|term| term.member.tensor).collect();
         tensors.dedup(); // members are in the order of the tensors
         tensors.into_iter().try_fold(0.0, |sum, tensor| {
-            let permuted =
-                permutations.apply_to_tensor(&self.spec.axes()[tensor], &self.model.tensors()[tensor], None)?;
-            Ok(sum + target.tensors()[tensor].f_mul(&permuted)?.f_sum(Kind::Double)?.f_double_value(&[])?)
+            let permuted = permutations.apply_to_tensor(&spec.axes()[tensor], &model.tensors()[tensor], None)?;
+            Ok(sum + self.target.tensors()[tensor].f_mul(&permuted)?.f_sum(Kind::Double)?.f_double_value(&[])?)
         })
     }
 
-    /// Brings a group's gain matrix up to date; only terms whose other axes moved are computed again:
+    /// Fills in a group's gain matrix; only terms whose other axes moved are computed again:
     /// `G[i, j] = Σ < slice i of the target, slice j of the model with its other axes permuted >`.
     fn update_gain(&mut self, index: usize) -> Result<()> {
-        let Some(target) = &self.target else { return Ok(()) };
         let moved_at: Vec<usize> = self.groups.iter().map(|group| group.moved_at).collect();
-        let group = &mut self.groups[index];
-        let n = self.spec.groups()[index].size as i64;
+        let Matcher { spec, model, permutations, .. } = &*self.matcher;
+        let n = spec.groups()[index].size as i64;
         let mut sum: Option<Tensor> = None;
-        for term in &mut group.terms {
+        for term in &mut self.groups[index].terms {
             let last_change = term.neighbours.iter().map(|&neighbour| moved_at[neighbour]).max().unwrap_or(0);
             let current = match term.value.take() {
                 Some((computed, value)) if computed >= last_change => (computed, value),
                 _ => {
                     let Member { tensor, axis, .. } = term.member;
-                    let model = &self.model.tensors()[tensor];
-                    let permuted = self.permutations.apply_to_tensor(&self.spec.axes()[tensor], model, Some(axis))?;
-                    let ours = units_first(&target.tensors()[tensor], &term.member, n)?;
+                    let permuted =
+                        permutations.apply_to_tensor(&spec.axes()[tensor], &model.tensors()[tensor], Some(axis))?;
+                    let ours = units_first(&self.target.tensors()[tensor], &term.member, n)?;
                     let theirs = units_first(&permuted, &term.member, n)?;
                     (self.clock, ours.f_matmul(&theirs.f_tr()?)?)
                 }
@@ -357,9 +370,10 @@ impl<'a> Matcher<'a> {
             });
             term.value = Some(current);
         }
+        self.gain.resize((n * n) as usize, 0.0);
         if let Some(sum) = sum {
             let sum = sum.f_to_device(Device::Cpu)?.f_to_kind(Kind::Float)?.f_contiguous()?;
-            sum.f_copy_data(&mut group.gain, (n * n) as usize)?;
+            sum.f_copy_data(&mut self.gain, (n * n) as usize)?;
         }
         Ok(())
     }

@@ -72,6 +72,21 @@ impl Params {
         self.iter().find(|(own, _)| *own == name).map(|(_, tensor)| tensor)
     }
 
+    /// Parameters, then buffers.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Tensor> {
+        self.tensors.iter().chain(&self.buffers)
+    }
+
+    /// Parameters, then buffers, to be changed in place.
+    pub(crate) fn all_mut(&mut self) -> impl Iterator<Item = &mut Tensor> {
+        self.tensors.iter_mut().chain(&mut self.buffers)
+    }
+
+    /// `factor * θ`, buffers as well.
+    pub(crate) fn scaled(&self, factor: f64) -> Result<Params> {
+        self.map(|tensor| Ok(tensor.f_mul_scalar(factor)?))
+    }
+
     /// Number of values in all parameters.
     pub fn numel(&self) -> usize {
         self.tensors.iter().map(Tensor::numel).sum()
@@ -124,10 +139,9 @@ impl Params {
     pub(crate) fn weighted_sum(sets: &[&Params], weights: &[f64]) -> Result<Params> {
         let (first, rest) =
             sets.split_first().ok_or(Error::TooFewModels { operation: "a weighted sum", found: 0, needed: 1 })?;
-        let mut sum = first.map(|tensor| Ok(tensor.f_mul_scalar(weights[0])?))?;
+        let mut sum = first.scaled(weights[0])?;
         for (set, &weight) in rest.iter().zip(&weights[1..]) {
-            let sums = sum.tensors.iter_mut().chain(&mut sum.buffers);
-            for (sum, tensor) in sums.zip(set.tensors.iter().chain(&set.buffers)) {
+            for (sum, tensor) in sum.all_mut().zip(set.all()) {
                 let _ = sum.f_add_(&tensor.f_mul_scalar(weight)?)?;
             }
         }

@@ -1,0 +1,143 @@
+//! The solver's loops over one row of the gain matrix, written so that the compiler vectorises them, and compiled for
+//! several instruction sets; the processor's own is chosen at run time. `reduced_j = gain[j] - price[j]` throughout.
+
+use multiversion::multiversion;
+
+use super::NONE;
+
+/// Columns that are looked at together: two vectors of the widest registers (AVX-512).
+const LANES: usize = 16;
+
+/// The largest magnitude of the entries; infinite or NaN if any entry is.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq", "x86_64+avx2+fma"))]
+pub(super) fn largest_magnitude(values: &[f32]) -> f32 {
+    // Without their sign, floats are ordered as their bits are, with infinity and NaN at the top.
+    f32::from_bits(values.iter().fold(0, |largest: u32, value| largest.max(value.to_bits() & 0x7fff_ffff)))
+}
+
+/// Raises each price to the row's entry.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq", "x86_64+avx2+fma"))]
+pub(super) fn raise_to(prices: &mut [f64], values: &[f32]) {
+    for (price, &value) in prices.iter_mut().zip(values) {
+        let value = f64::from(value);
+        *price = if value > *price { value } else { *price };
+    }
+}
+
+/// The best reduced gain of a row.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq", "x86_64+avx2+fma"))]
+pub(super) fn best(values: &[f32], prices: &[f64]) -> f64 {
+    let mut best = [f64::NEG_INFINITY; LANES];
+    let (value_blocks, price_blocks) = (values.chunks_exact(LANES), prices.chunks_exact(LANES));
+    let rest = value_blocks.remainder().iter().zip(price_blocks.remainder());
+    let mut top = rest.fold(f64::NEG_INFINITY, |top, (&value, &price)| top.max(f64::from(value) - price));
+    for (values, prices) in value_blocks.zip(price_blocks) {
+        for lane in 0..LANES {
+            let reduced = f64::from(values[lane]) - prices[lane];
+            best[lane] = if reduced > best[lane] { reduced } else { best[lane] };
+        }
+    }
+    for lane in best {
+        top = top.max(lane);
+    }
+    top
+}
+
+/// The best and the second best reduced gain of a row; equal if two columns share the best.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq", "x86_64+avx2+fma"))]
+pub(super) fn two_best(values: &[f32], prices: &[f64]) -> (f64, f64) {
+    let (mut best, mut second) = ([f64::NEG_INFINITY; LANES], [f64::NEG_INFINITY; LANES]);
+    let (value_blocks, price_blocks) = (values.chunks_exact(LANES), prices.chunks_exact(LANES));
+    let (rest_values, rest_prices) = (value_blocks.remainder(), price_blocks.remainder());
+    for (values, prices) in value_blocks.zip(price_blocks) {
+        for lane in 0..LANES {
+            let reduced = f64::from(values[lane]) - prices[lane];
+            let lower = if reduced < best[lane] { reduced } else { best[lane] };
+            best[lane] = if reduced > best[lane] { reduced } else { best[lane] };
+            second[lane] = if lower > second[lane] { lower } else { second[lane] };
+        }
+    }
+    let (mut top, mut next) = (f64::NEG_INFINITY, f64::NEG_INFINITY);
+    let rest = rest_values.iter().zip(rest_prices).map(|(&value, &price)| f64::from(value) - price);
+    for value in best.into_iter().chain(second).chain(rest) {
+        next = next.max(value.min(top));
+        top = top.max(value);
+    }
+    (top, next)
+}
+
+/// The column whose reduced gain is `best`; among tied columns a free one if there is any.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq", "x86_64+avx2+fma"))]
+pub(super) fn place_of(values: &[f32], prices: &[f64], best: f64, tied: bool, row_of: &[u64]) -> usize {
+    let mut found = usize::MAX;
+    for (block, (values, prices)) in values.chunks(LANES).zip(prices.chunks(LANES)).enumerate() {
+        let hit = |(&value, &price): (&f32, &f64)| f64::from(value) - price == best;
+        if values.iter().zip(prices).fold(false, |any, pair| any | hit(pair)) {
+            for (lane, pair) in values.iter().zip(prices).enumerate() {
+                let column = block * LANES + lane;
+                if hit(pair) {
+                    if !tied || row_of[column] == NONE {
+                        return column;
+                    }
+                    found = found.min(column);
+                }
+            }
+        }
+    }
+    found
+}
+
+/// One step of Dijkstra's algorithm: the distances of all columns by way of `row`; returns the least.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq", "x86_64+avx2+fma"))]
+pub(super) fn relax(
+    values: &[f32],
+    prices: &[f64],
+    offset: f64,
+    row: u64,
+    distance: &mut [f64],
+    previous_row: &mut [u64],
+) -> f64 {
+    let whole = values.len() / LANES * LANES;
+    let mut nearest = [f64::INFINITY; LANES];
+    let blocks = values[..whole].chunks_exact(LANES).zip(prices[..whole].chunks_exact(LANES));
+    let state = distance[..whole].chunks_exact_mut(LANES).zip(previous_row[..whole].chunks_exact_mut(LANES));
+    for ((values, prices), (distance, previous_row)) in blocks.zip(state) {
+        for lane in 0..LANES {
+            let candidate = offset + (prices[lane] - f64::from(values[lane]));
+            let closer = candidate < distance[lane];
+            let least = if closer { candidate } else { distance[lane] };
+            previous_row[lane] = if closer { row } else { previous_row[lane] };
+            distance[lane] = least;
+            nearest[lane] = if least < nearest[lane] { least } else { nearest[lane] };
+        }
+    }
+    let mut least = nearest.into_iter().fold(f64::INFINITY, f64::min);
+    for column in whole..values.len() {
+        let candidate = offset + (prices[column] - f64::from(values[column]));
+        if candidate < distance[column] {
+            (distance[column], previous_row[column]) = (candidate, row);
+        }
+        least = least.min(distance[column]);
+    }
+    least
+}
+
+/// A column at distance `nearest`: a free one if there is any, else the first.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq", "x86_64+avx2+fma"))]
+pub(super) fn free_or_first(distance: &[f64], nearest: f64, row_of: &[u64]) -> usize {
+    let mut found = usize::MAX;
+    for (block, distances) in distance.chunks(LANES).enumerate() {
+        if distances.iter().fold(false, |any, &distance| any | (distance == nearest)) {
+            for (lane, &distance) in distances.iter().enumerate() {
+                let column = block * LANES + lane;
+                if distance == nearest {
+                    if row_of[column] == NONE {
+                        return column;
+                    }
+                    found = found.min(column);
+                }
+            }
+        }
+    }
+    found
+}
