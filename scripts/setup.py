@@ -107,9 +107,11 @@ def install_evcxr() -> None:
 
 def kernel_key() -> str:
     """Changes with whatever is compiled into the kernel's template."""
-    sources = [path for path in sorted((ROOT / "stemm").rglob("*")) if path.is_file()]
+    crate = ROOT / "stemm"
+    sources = [path for part in ["src", "assets"] for path in sorted((crate / part).rglob("*")) if path.is_file()]
     rustc = subprocess.run(["rustc", "--version"], cwd=ROOT, capture_output=True).stdout
-    parts = [path.read_bytes() for path in [ROOT / "Cargo.lock", Path(__file__), *sources]]
+    files = [ROOT / "Cargo.lock", crate / "Cargo.toml", Path(__file__), *sources]
+    parts = [path.read_bytes() for path in files]
     return digest(str(ROOT).encode(), rustc, *parts)
 
 

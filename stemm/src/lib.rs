@@ -36,6 +36,7 @@ mod notebook;
 mod progress;
 mod recipe;
 mod rng;
+mod slice;
 pub mod train;
 mod workers;
 

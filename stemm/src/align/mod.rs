@@ -1,6 +1,8 @@
 //! Alignment: finding permutations that bring several models into one basin. One trait, one result.
 
 mod assignment;
+mod gain;
+mod matcher;
 mod permutation;
 mod saved;
 mod ste_mm;
@@ -19,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::frame::{column, frame};
 use crate::merge::merge;
 use crate::network::{Model, check_models};
-use weight_matching::Report;
+use matcher::Report;
 
 /// A method that aligns models.
 pub trait Aligner {

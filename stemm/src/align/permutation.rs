@@ -71,6 +71,17 @@ impl Permutation {
         (0..).zip(&self.0).filter(|(position, index)| position == *index).count()
     }
 
+    /// The places at which `other` has another unit.
+    pub(crate) fn moved(&self, other: &Permutation) -> Vec<i64> {
+        let pairs = (0..).zip(self.0.iter().zip(&other.0));
+        pairs.filter(|(_, (own, other))| own != other).map(|(place, _)| place).collect()
+    }
+
+    /// The units at some places.
+    pub(crate) fn at(&self, places: &[i64]) -> Vec<i64> {
+        places.iter().map(|&place| self.0[place as usize]).collect()
+    }
+
     /// Takes an assignment that the solver made: a bijection by construction.
     pub(crate) fn from_assignment(columns: impl Iterator<Item = usize>) -> Permutation {
         Permutation(columns.map(|column| column as i64).collect())

@@ -11,8 +11,8 @@ use std::time::Instant;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-use super::weight_matching::{Matcher, Report, Solver};
-use super::{Aligner, Alignment, Permutations, Record};
+use super::matcher::{Matcher, Report};
+use super::{Aligner, Alignment, Permutations, Record, Solver};
 use crate::data::{Order, Splits};
 use crate::error::Result;
 use crate::evaluate::{Tally, loss_and_accuracy};
@@ -136,8 +136,8 @@ impl Aligner for SteMm {
                 }
                 let lambda = self.mixing.draw(models.len(), &mut mixing);
                 let pass = Pass::new(Mode::Train { seed: step_seed(self.seed, step) });
-                let mixture = mixture(reference, &followers, &lambda)?;
-                let (_, gradients) = tally.backward(network, &mixture.leaves()?, (&x, &y), &pass, 0.0)?;
+                let mixture = mixture(reference, &followers, &lambda)?.into_leaves()?;
+                let (_, gradients) = tally.backward(network, &mixture, (&x, &y), &pass, 0.0)?;
                 for (follower, &lambda) in followers.iter_mut().zip(&lambda[1..]) {
                     follower.optimiser.step(&follower.weights, &gradients, lambda, self.learning_rate)?;
                 }

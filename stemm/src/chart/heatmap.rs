@@ -5,7 +5,6 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::lines::short;
 use super::{Area, Drawn, INK, TEXT, TITLE, ink, text};
-use crate::notebook::number;
 
 /// A heat map: `values[row][column]`, `None` for cells without a value.
 #[derive(Clone, Debug)]
@@ -18,6 +17,9 @@ pub struct Heatmap {
 
 /// Width of the colour bar with its labels.
 const BAR: u32 = 80;
+
+/// Width of a digit of a cell's label, in pixels.
+const DIGIT: i32 = 8;
 
 impl Heatmap {
     /// A map of a square matrix whose rows and columns have the same names.
@@ -61,7 +63,11 @@ impl Heatmap {
                         let dark = share(value) > 0.55;
                         let style = ink(TEXT).pos(center).color(if dark { &WHITE } else { &INK });
                         area.draw(&Rectangle::new(cell, shade(share(value)).filled())).map_err(text)?;
-                        area.draw(&Text::new(number(value), (x + side / 2, y + side / 2), style)).map_err(text)?;
+                        let label = cell_label(value, high.max(-low));
+                        // In cells too small for their numbers the colours have to do.
+                        if label.len() as i32 * DIGIT <= side {
+                            area.draw(&Text::new(label, (x + side / 2, y + side / 2), style)).map_err(text)?;
+                        }
                     }
                 }
             }
@@ -87,8 +93,34 @@ impl Heatmap {
     }
 }
 
+/// A value with the decimals that suit the largest of its map, so that cells compare at a glance and fit.
+fn cell_label(value: f64, largest: f64) -> String {
+    match largest {
+        largest if largest < 0.01 => format!("{value:.1e}"),
+        largest if largest < 1.0 => format!("{value:.3}"),
+        largest if largest < 10.0 => format!("{value:.2}"),
+        largest if largest < 1000.0 => format!("{value:.1}"),
+        _ => format!("{value:.1e}"),
+    }
+}
+
 /// From near white to dark blue: lightness falls evenly, so that it also reads in grey.
 fn shade(share: f64) -> RGBColor {
     let mix = |from: f64, to: f64| (from + (to - from) * share).round() as u8;
     RGBColor(mix(247.0, 8.0), mix(251.0, 48.0), mix(255.0, 107.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cells_of_a_map_have_the_decimals_of_its_largest() {
+        let labels =
+            |values: &[f64], largest| values.iter().map(|&value| cell_label(value, largest)).collect::<Vec<_>>();
+        assert_eq!(labels(&[0.009_707, 0.954], 0.954), ["0.010", "0.954"]);
+        assert_eq!(labels(&[0.009_707, 2.47], 2.47), ["0.01", "2.47"]);
+        assert_eq!(labels(&[0.003_21], 0.0033), ["3.2e-3"]);
+        assert_eq!(labels(&[123.44, 0.5], 123.44), ["123.4", "0.5"]);
+    }
 }

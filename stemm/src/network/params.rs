@@ -122,9 +122,13 @@ impl Params {
 
     /// A copy whose parameters are leaves that gather gradients.
     pub(crate) fn leaves(&self) -> Result<Params> {
-        let copy = self.copied()?;
-        let leaves = copy.tensors.iter().map(|tensor| Ok(tensor.f_set_requires_grad(true)?));
-        Ok(copy.with(leaves.collect::<Result<_>>()?))
+        self.copied()?.into_leaves()
+    }
+
+    /// These parameters, outside any graph so far, as leaves that gather gradients.
+    pub(crate) fn into_leaves(self) -> Result<Params> {
+        let leaves = self.tensors.iter().map(|tensor| Ok(tensor.f_set_requires_grad(true)?));
+        Ok(self.with(leaves.collect::<Result<_>>()?))
     }
 
     /// Inner product `Σ <a, b>` over all parameters, summed in f64; buffers do not count.
@@ -155,6 +159,6 @@ fn shared(tensors: &[Tensor]) -> Vec<Tensor> {
 }
 
 /// A copy that shares no memory, outside any autograd graph.
-pub(crate) fn copied(tensor: &Tensor) -> Result<Tensor> {
+fn copied(tensor: &Tensor) -> Result<Tensor> {
     Ok(tensor.f_detach_copy()?)
 }

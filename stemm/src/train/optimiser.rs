@@ -2,11 +2,14 @@
 //! Adam (Kingma & Ba 2015): `m ← β₁ m + (1-β₁) g`, `v ← β₂ v + (1-β₂) g²`, `w ← w - lr · m̂ / (√v̂ + ε)`.
 //! SGD: `g ← g + λ w`, `b ← μ b + g`, `w ← w - lr · b`, with Nesterov's form `w ← w - lr · (g + μ b)`.
 
+use multiversion::multiversion;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::error::{Error, Result};
 use crate::network::Params;
+use crate::slice;
 
 /// The rule by which gradients change parameters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -71,8 +74,18 @@ impl OptimiserState {
         let root_correction = (1.0 - BETA2.powi(steps)).sqrt();
         for (index, (param, gradient)) in params.tensors().iter().zip(gradients).enumerate() {
             let mut param = param.shallow_clone();
-            let mut gradient = if scale == 1.0 { gradient.shallow_clone() } else { gradient.f_mul_scalar(scale)? };
             let moment = |number: usize| self.moments.get(number).map(|set| set.tensors()[index].shallow_clone());
+            if let (Optimiser::Adam, Some(mut m), Some(mut v)) = (self.optimiser, moment(0), moment(1)) {
+                let factors = AdamFactors {
+                    scale: scale as f32,
+                    step_size: step_size as f32,
+                    root_correction: root_correction as f32,
+                };
+                if adam_in_one_pass([&mut param, &mut m, &mut v], gradient, &factors).is_some() {
+                    continue;
+                }
+            }
+            let mut gradient = if scale == 1.0 { gradient.shallow_clone() } else { gradient.f_mul_scalar(scale)? };
             match (self.optimiser, moment(0), moment(1)) {
                 (Optimiser::Sgd { momentum, weight_decay, nesterov }, memory, _) => {
                     if weight_decay > 0.0 {
@@ -98,9 +111,44 @@ impl OptimiserState {
     }
 }
 
+/// What is the same for all values of a step.
+struct AdamFactors {
+    scale: f32,
+    step_size: f32,
+    root_correction: f32,
+}
+
+/// Values that one thread updates at a time: their five streams fit into the second-level cache.
+const CHUNK: usize = 1 << 15;
+
+/// Adam's update of contiguous f32 tensors on the CPU in one pass over memory, where tensor operations need twelve;
+/// `None`, and nothing done, for other tensors.
+fn adam_in_one_pass([w, m, v]: [&mut Tensor; 3], gradient: &Tensor, factors: &AdamFactors) -> Option<()> {
+    let gradient = gradient.f_contiguous().ok()?;
+    let g = slice::values(&gradient)?;
+    let (w, m, v) = (slice::values_mut(w)?, slice::values_mut(m)?, slice::values_mut(v)?);
+    let moments = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
+    let chunks = w.par_chunks_mut(CHUNK).zip(moments).zip(g.par_chunks(CHUNK));
+    chunks.for_each(|((w, (m, v)), g)| adam(w, m, v, g, factors));
+    Some(())
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq", "x86_64+avx2+fma"))]
+fn adam(w: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], factors: &AdamFactors) {
+    // 1 - β in f64: in f32 the difference would lose half of its digits.
+    let (rest1, beta2, rest2, epsilon) = ((1.0 - BETA1) as f32, BETA2 as f32, (1.0 - BETA2) as f32, EPSILON as f32);
+    for (((w, m), v), g) in w.iter_mut().zip(m).zip(v).zip(g) {
+        let g = factors.scale * g;
+        *m += rest1 * (g - *m);
+        *v = beta2 * *v + rest2 * g * g;
+        *w -= factors.step_size * *m / (v.sqrt() / factors.root_correction + epsilon);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tch::{Device, Kind};
 
     fn one() -> Params {
         Params::new([("w".to_owned(), Tensor::from_slice(&[1.0f64]))], [])
@@ -120,6 +168,24 @@ mod tests {
             let ours = params.tensors()[0].double_value(&[0]);
             assert!((ours - w).abs() < 1e-12, "step {t}: {ours} {w}");
         }
+        Ok(())
+    }
+
+    #[test]
+    fn one_pass_over_f32_agrees_with_tensor_operations_on_f64() -> Result<()> {
+        let n = CHUNK as i64 + 13; // more than one chunk, and no whole number of vectors
+        let start = Tensor::randn([n], (Kind::Double, Device::Cpu));
+        let params = |kind| Params::new([("w".to_owned(), start.to_kind(kind).copy())], []);
+        let (single, double) = (params(Kind::Float), params(Kind::Double));
+        let mut states =
+            [OptimiserState::new(Optimiser::Adam, &single)?, OptimiserState::new(Optimiser::Adam, &double)?];
+        for step in 0..5 {
+            let gradient = Tensor::randn([n], (Kind::Double, Device::Cpu)) + f64::from(step);
+            states[0].step(&single, &[gradient.to_kind(Kind::Float)], 0.3, 0.01)?;
+            states[1].step(&double, &[gradient], 0.3, 0.01)?;
+        }
+        let error = (&single.tensors()[0].to_kind(Kind::Double) - &double.tensors()[0]).abs().max().double_value(&[]);
+        assert!(error < 1e-6, "{error}");
         Ok(())
     }
 

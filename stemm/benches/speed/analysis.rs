@@ -1,0 +1,73 @@
+//! Analyses of the MLP of the paper beside plain loops over the same batches that do nothing else.
+
+use stemm::prelude::*;
+use stemm::tch;
+
+use super::measure::side_by_side;
+use super::{Outcome, images, mlp, trained};
+
+/// The MLP's logits, written out.
+pub fn logits(tensors: &[Tensor], x: &Tensor) -> Tensor {
+    let mut x = x.flatten(1, -1);
+    for (layer, pair) in tensors.chunks(2).enumerate() {
+        x = x.linear(&pair[0], Some(&pair[1]));
+        if layer < 3 {
+            x = x.relu();
+        }
+    }
+    x
+}
+
+pub fn interpolation() -> Outcome {
+    let data = images(256, 10_000)?;
+    let models = trained(&mlp(512)?, 2)?;
+    let walk = Interpolation { progress: Progress::Silent, ..Interpolation::default() };
+    let floor = || {
+        let _guard = tch::no_grad_guard();
+        let mut sum = 0.0;
+        for point in 0..25 {
+            let t = f64::from(point) / 24.0;
+            let pairs = models[0].params.tensors().iter().zip(models[1].params.tensors());
+            let mixed: Vec<Tensor> = pairs.map(|(a, b)| a.lerp(b, t)).collect();
+            for start in (0..10_000).step_by(1_000) {
+                let x = data.test.images().narrow(0, start, 1_000);
+                let y = data.test.labels().narrow(0, start, 1_000);
+                sum += logits(&mixed, &x).cross_entropy_for_logits(&y).double_value(&[]);
+            }
+        }
+        std::hint::black_box(sum);
+    };
+    let ours = || _ = std::hint::black_box(walk.barriers("", &models, &data));
+    side_by_side("interpolation", "3x512 25 points 10000 images", 5, ours, floor).report();
+    Ok(())
+}
+
+pub fn hessian_trace() -> Outcome {
+    let data = images(256, 2_000)?;
+    let models = trained(&mlp(512)?, 1)?;
+    let vectors = 10;
+    let hutchinson = Hutchinson { vectors, progress: Progress::Silent, ..Hutchinson::default() };
+    let floor = || {
+        let tensors: Vec<Tensor> =
+            models[0].params.tensors().iter().map(|tensor| tensor.copy().detach().set_requires_grad(true)).collect();
+        let directions: Vec<Tensor> = tensors.iter().map(|tensor| tensor.detach().sign()).collect();
+        let dot = |a: &[Tensor]| {
+            a.iter().zip(&directions).map(|(a, b)| (a * b).sum(Kind::Float)).reduce(|a, b| a + b).expect("tensors")
+        };
+        let mut sum = 0.0;
+        for start in (0..2_000).step_by(1_000) {
+            let x = data.test.images().narrow(0, start, 1_000);
+            let y = data.test.labels().narrow(0, start, 1_000);
+            let loss = logits(&tensors, &x).cross_entropy_for_logits(&y);
+            let gradients = Tensor::run_backward(&[loss], &tensors, true, true);
+            for _ in 0..vectors {
+                let product = Tensor::run_backward(&[dot(&gradients)], &tensors, true, false);
+                sum += dot(&product).double_value(&[]);
+            }
+        }
+        std::hint::black_box(sum);
+    };
+    let ours = || _ = std::hint::black_box(hutchinson.traces(&[("", &models[0])], &data.test));
+    side_by_side("hessian_trace", "3x512 10 vectors 2000 images", 5, ours, floor).report();
+    Ok(())
+}

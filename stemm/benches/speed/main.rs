@@ -1,0 +1,75 @@
+//! Every benchmark beside its floor, measured in the same run: `make bench` (all), or
+//! `python3 scripts/run.py cargo bench --profile dev -- ste_mm_step` (those of one name, as CSV on standard output).
+//!
+//! Each benchmark runs in a process of its own, so that its peak memory is its own.
+
+mod alignment;
+mod analysis;
+mod assignment;
+mod measure;
+mod training;
+
+use std::error::Error;
+use std::process::Command;
+
+use stemm::prelude::*;
+use stemm::tch;
+
+pub type Outcome = Result<(), Box<dyn Error>>;
+
+/// A name, and what measures and prints its rows.
+type Bench = (&'static str, fn() -> Outcome);
+
+const BENCHES: [Bench; 9] = [
+    ("assignment_cold", assignment::cold),
+    ("assignment_warm", alignment::warm_assignment),
+    ("weight_matching", alignment::weight_matching),
+    ("weight_matching_many", alignment::weight_matching_many),
+    ("ste_mm_step", alignment::ste_mm_step),
+    ("hessian_trace", analysis::hessian_trace),
+    ("interpolation", analysis::interpolation),
+    ("training_epoch", training::epoch),
+    ("data_loading", training::loading),
+];
+
+fn main() -> Outcome {
+    let names: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    match names.as_slice() {
+        [name] => {
+            let (_, run) = BENCHES.iter().find(|(own, _)| own == name).ok_or("no benchmark of that name")?;
+            run()?;
+        }
+        _ => {
+            println!("bench,params,ours_ms,floor_ms,ratio,peak_mb");
+            for (name, _) in BENCHES {
+                let status = Command::new(std::env::current_exe()?).arg(name).status()?;
+                if !status.success() {
+                    return Err(format!("benchmark {name} failed").into());
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Fashion-MNIST's first images; cargo runs benchmarks in the folder of the package.
+pub fn images(train: usize, test: usize) -> stemm::Result<stemm::data::Splits> {
+    fashion_mnist("../data", Device::Cpu)?.take(train, test)
+}
+
+/// The MLP of the paper, with another width.
+pub fn mlp(width: i64) -> stemm::Result<Network> {
+    Network::mlp(&[784, width, width, width, 10])
+}
+
+/// Models with weights as training leaves them: two short epochs.
+pub fn trained(network: &Network, count: usize) -> stemm::Result<Vec<Model>> {
+    let seeds: Vec<u64> = (0..count as u64).collect();
+    let trainer = Trainer { epochs: 2, batch_size: 256, progress: Progress::Silent, ..Trainer::default() };
+    Ok(trainer.train(network, &images(10_000, 1_000)?, &seeds)?.models)
+}
+
+/// Independent standard normal values.
+pub fn normal(shape: &[i64]) -> tch::Tensor {
+    tch::Tensor::randn(shape, (tch::Kind::Float, tch::Device::Cpu))
+}

@@ -1,0 +1,52 @@
+//! An epoch of training beside the loop that a PyTorch user would write, and reading a data set beside its bare bytes.
+
+use stemm::prelude::*;
+use stemm::tch::{IndexOp, nn, nn::OptimizerConfig};
+
+use super::measure::side_by_side;
+use super::{Outcome, images, mlp};
+
+const IMAGES: usize = 20_480;
+const BATCH: usize = 512;
+
+pub fn epoch() -> Outcome {
+    let data = images(IMAGES, 512)?;
+    let network = mlp(512)?;
+    let trainer = Trainer { epochs: 1, progress: Progress::Silent, ..Trainer::default() };
+    let ours = || _ = std::hint::black_box(trainer.train(&network, &data, &[0]));
+    let floor = || {
+        let store = nn::VarStore::new(Device::Cpu);
+        let root = store.root();
+        let mut plain = nn::seq();
+        for (layer, (input, out)) in [(784, 512), (512, 512), (512, 512), (512, 10)].into_iter().enumerate() {
+            plain = plain.add(nn::linear(&root / layer, input, out, nn::LinearConfig::default()));
+            if layer < 3 {
+                plain = plain.add_fn(|x| x.relu());
+            }
+        }
+        let mut adam = nn::Adam::default().build(&store, 1e-3).expect("a valid learning rate");
+        let order = Tensor::randperm(IMAGES as i64, (Kind::Int64, Device::Cpu));
+        for step in 0..IMAGES / BATCH {
+            let index = order.i((step * BATCH) as i64..((step + 1) * BATCH) as i64);
+            let x = data.train.images().index_select(0, &index).flatten(1, -1);
+            let y = data.train.labels().index_select(0, &index);
+            let loss = x.apply(&plain).cross_entropy_for_logits(&y);
+            adam.backward_step(&loss);
+            std::hint::black_box(loss.double_value(&[]));
+        }
+    };
+    side_by_side("training_epoch", format!("3x512 {IMAGES} images batch {BATCH}"), 7, ours, floor).report();
+    Ok(())
+}
+
+pub fn loading() -> Outcome {
+    let folder = "../data/fashion-mnist";
+    let ours = || _ = std::hint::black_box(fashion_mnist("../data", Device::Cpu));
+    let floor = || {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            _ = std::hint::black_box(std::fs::read(entry.path()));
+        }
+    };
+    side_by_side("data_loading", "Fashion-MNIST; floor: bare bytes", 5, ours, floor).report();
+    Ok(())
+}
