@@ -8,7 +8,7 @@ help:
 	@echo "make quickstart  set up, run the quickstart notebook, leave results in out/quickstart"
 	@echo "make lab         set up, open JupyterLab on the notebooks"
 	@echo "make test        set up, run every test, formatting and clippy"
-	@echo "make bench       set up, run the benchmarks"
+	@echo "make bench       set up, run the benchmarks (half an hour), leave the results in out/bench"
 	@echo "make notebooks   set up, run the notebooks and keep their outputs in place"
 	@echo "make data        fetch and verify MNIST and Fashion-MNIST"
 	@echo "make cifar       fetch and verify CIFAR-10 and CIFAR-100"
@@ -37,7 +37,8 @@ test: setup
 	$(RUN) python -m pytest -q tests
 
 bench: setup
-	$(RUN) cargo bench --workspace --locked
+	@$(RUN) python -m pip install --quiet --requirement scripts/requirements-bench.txt
+	@$(RUN) python scripts/bench.py
 
 notebooks: setup
 	$(RUN) python scripts/notebooks.py

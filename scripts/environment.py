@@ -16,6 +16,7 @@ JUPYTER = HOME / "jupyter"  # kernel specification and the signatures of trusted
 KERNELS = HOME / "kernels"  # one temporary directory a running kernel
 TEMPLATE = KERNELS / "template"  # what each of them is copied from: the crate and its dependencies, compiled
 EVCXR_CONFIG = HOME / "evcxr-config"
+KERNEL_CARGO = HOME / "kernel-cargo"  # cargo's home as kernels see it: the user's, but for the program
 DATA = ROOT / "data"
 OUT = ROOT / "out"
 

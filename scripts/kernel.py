@@ -9,7 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from environment import EVCXR, EVCXR_CONFIG, KERNELS, TEMPLATE, environment
+from environment import EVCXR, EVCXR_CONFIG, KERNEL_CARGO, KERNELS, TEMPLATE, environment
 
 # What cargo and evcxr write again for each cell must not be shared.
 OWN = ["incremental", ".cargo-lock"]
@@ -40,8 +40,8 @@ def left_out(folder: str, names: list[str]) -> list[str]:
 
 
 def link_or_copy(source: str, target: str) -> str:
-    # Small files may be rewritten in place; the compiled libraries are what takes space, and are never.
-    if source.endswith((".rlib", ".rmeta", ".so", ".a", ".o")):
+    # Small files may be rewritten in place; what is compiled takes the space, and never is.
+    if source.endswith((".rlib", ".rmeta", ".so", ".a", ".o")) or os.access(source, os.X_OK):
         os.link(source, target)
         return target
     return shutil.copy2(source, target)
@@ -64,6 +64,7 @@ def launch(folder: Path) -> None:
     variables |= {
         "EVCXR_CONFIG_DIR": str(EVCXR_CONFIG),
         "EVCXR_TMPDIR": str(folder),
+        "CARGO_HOME": str(KERNEL_CARGO),
     }
     os.execve(EVCXR, [str(EVCXR), "--control_file", sys.argv[1]], variables)
 

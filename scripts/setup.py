@@ -7,13 +7,14 @@ again. Needs Rust, Python 3.10 or newer and a C++ compiler; no root.
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from environment import (DATA, EVCXR, EVCXR_CONFIG, HOME, JUPYTER, KERNELS, PYTHON, ROOT, TEMPLATE, VENV,
+from environment import (DATA, EVCXR, EVCXR_CONFIG, HOME, JUPYTER, KERNEL_CARGO, KERNELS, PYTHON, ROOT, TEMPLATE, VENV,
                          environment)
 
 EVCXR_VERSION = "0.22.0"
@@ -109,8 +110,9 @@ def kernel_key() -> str:
     """Changes with whatever is compiled into the kernel's template."""
     crate = ROOT / "stemm"
     sources = [path for part in ["src", "assets"] for path in sorted((crate / part).rglob("*")) if path.is_file()]
-    rustc = subprocess.run(["rustc", "--version"], cwd=ROOT, capture_output=True).stdout
-    files = [ROOT / "Cargo.lock", crate / "Cargo.toml", Path(__file__), *sources]
+    rustc = printed_by_rustc("--version").encode()
+    scripts = [ROOT / "scripts" / name for name in ["setup.py", "warm_up.py"]]
+    files = [ROOT / "Cargo.lock", crate / "Cargo.toml", *scripts, *sources]
     parts = [path.read_bytes() for path in files]
     return digest(str(ROOT).encode(), rustc, *parts)
 
@@ -135,9 +137,27 @@ def build_kernel() -> None:
         "interrupt_mode": "message",
         "env": {"STEMM_HOME": str(HOME)},
     }, indent=1))
+    make_kernel_cargo()
     write_evcxr_config(offline=False)
     command(PYTHON, ROOT / "scripts" / "warm_up.py", what="Building the kernel", env=environment(), cwd=ROOT)
     write_evcxr_config(offline=True)
+
+
+def make_kernel_cargo() -> None:
+    """Cargo's home with another `cargo`, which rust-analyzer prefers to that on the path; kernels build with the real one."""
+    shutil.rmtree(KERNEL_CARGO, ignore_errors=True)
+    program = KERNEL_CARGO / "bin" / "cargo"
+    program.parent.mkdir(parents=True)
+    for entry in Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo").iterdir():
+        if entry.name != "bin":
+            (KERNEL_CARGO / entry.name).symlink_to(entry)
+    cargo = Path(printed_by_rustc("--print", "sysroot").strip()) / "bin" / "cargo"
+    metadata = [str(path) for path in [PYTHON, ROOT / "scripts" / "metadata.py", cargo]]
+    program.write_text("#!/bin/sh\n"
+                       'case "$*" in\n*--no-deps*) ;;\n'
+                       f'metadata*) exec {shlex.join(metadata)} "$@" ;;\nesac\n'
+                       f'exec {shlex.quote(str(cargo))} "$@"\n')
+    program.chmod(0o755)
 
 
 def write_evcxr_config(offline: bool) -> None:
@@ -147,8 +167,12 @@ def write_evcxr_config(offline: bool) -> None:
 
 
 def host_target() -> str:
-    lines = subprocess.run(["rustc", "-vV"], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+    lines = printed_by_rustc("-vV").splitlines()
     return next(line.removeprefix("host: ") for line in lines if line.startswith("host: "))
+
+
+def printed_by_rustc(*arguments: str) -> str:
+    return subprocess.run(["rustc", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 if __name__ == "__main__":

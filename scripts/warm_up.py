@@ -7,7 +7,9 @@ from jupyter_client.manager import KernelManager
 
 from environment import TEMPLATE
 
-FIRST_CELLS = ["use stemm::prelude::*;\ndevice()", "let x = Tensor::from_slice(&[1f32, 2.0]);\nx.size()"]
+# The last has an error on purpose: where rust-analyzer finds no type, evcxr asks `cargo check`, which has its own build.
+FIRST_CELLS = ["use stemm::prelude::*;\ndevice()", "let x = Tensor::from_slice(&[1f32, 2.0]);\nx.size()",
+               "let y = no_such_function();"]
 HOUR = 3600
 
 
@@ -22,7 +24,8 @@ def main() -> None:
         for cell in FIRST_CELLS:
             answers = []
             client.execute_interactive(cell, timeout=HOUR, allow_stdin=False, output_hook=answers.append)
-            if not any(answer["msg_type"] == "execute_result" for answer in answers):
+            expected = "execute_result" if cell != FIRST_CELLS[-1] else "error"
+            if not any(answer["msg_type"] == expected for answer in answers):
                 sys.exit(f"The kernel does not run its first cells: {[answer['content'] for answer in answers]}")
     finally:
         client.stop_channels()

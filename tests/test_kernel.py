@@ -1,9 +1,15 @@
 """The kernel as a user meets it: several at once, errors that lose nothing, tables and charts that show themselves."""
 
 import base64
+import sys
+from pathlib import Path
 
 import pytest
 from jupyter_client.manager import KernelManager
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+
+import kernel_speed  # noqa: E402
 
 LIMIT_S = 600
 
@@ -75,3 +81,12 @@ def test_tables_and_charts_show_themselves_in_every_form(kernels):
     assert chart["image/svg+xml"].startswith("<svg")
     assert base64.b64decode(chart["image/png"]).startswith(b"\x89PNG")
     assert "Linear" in kernel.run("training.models[0]")["text/html"]
+
+
+def test_memory_grows_little_from_cell_to_cell(capsys):
+    speed = kernel_speed.measure()
+    assert speed.failures == []
+    with capsys.disabled():  # figures for the reader of the log; how long cells take is not a matter for a test
+        print(f"\n[kernel] first chart after {speed.first_chart_s:.1f} s, median cell {speed.median_s:.2f} s, "
+              f"worst {max(speed.cells_s):.2f} s, {speed.growth_mb:.1f} MB a cell")
+    assert speed.growth_mb < 5.0

@@ -42,6 +42,13 @@ fn training_learns() {
 }
 
 #[test]
+fn trained_models_belong_to_no_graph() {
+    let data = blobs(0, Device::Cpu).unwrap();
+    let training = trainer(1).train(&network(), &data, &[0]).unwrap();
+    assert!(training.models[0].params.tensors().iter().all(|tensor| !tensor.requires_grad()));
+}
+
+#[test]
 fn interrupted_training_goes_on_to_the_same_bits() {
     let data = blobs(0, Device::Cpu).unwrap();
     let folder = folder("resume");

@@ -192,6 +192,9 @@ pub enum Error {
         /// What the system said.
         reason: String,
     },
+    /// A frame lacks a column, or holds other values than were expected.
+    #[error("cannot use the frame: {0}; look at its columns with `.schema()`")]
+    Frame(String),
     /// A chart could not be drawn.
     #[error("cannot draw the chart: {0}; check that its values are finite and the file is writable")]
     Chart(String),

@@ -22,6 +22,28 @@ pub(crate) fn loss_and_accuracy(network: &Network, params: &Params, data: &Datas
     Ok((tally.mean_loss(), tally.accuracy()))
 }
 
+/// Loss and accuracy of an ensemble: the mean of the networks' probabilities.
+pub(crate) fn ensemble_loss_and_accuracy(network: &Network, sets: &[&Params], data: &Dataset) -> Result<(f64, f64)> {
+    let _guard = tch::no_grad_guard();
+    let mut tally = Tally::default();
+    for batch in data.batches(EVALUATION_BATCH, Order::Sequential)? {
+        let (x, y) = batch?;
+        let mut sum: Option<Tensor> = None;
+        for params in sets {
+            let probabilities = network.forward(params, &x, Mode::Eval)?.f_softmax(-1, Kind::Float)?;
+            sum = Some(match sum {
+                None => probabilities,
+                Some(sum) => sum.f_add(&probabilities)?,
+            });
+        }
+        let sum = sum.ok_or(Error::TooFewModels { operation: "an ensemble", found: 0, needed: 1 })?;
+        let logarithms = sum.f_div_scalar(sets.len() as f64)?.f_log()?;
+        let loss = logarithms.f_nll_loss::<Tensor>(&y, None, tch::Reduction::Mean, -100)?.f_double_value(&[])?;
+        tally.add(loss, &logarithms, &y)?;
+    }
+    Ok((tally.mean_loss(), tally.accuracy()))
+}
+
 /// Running sums of loss and right answers over batches.
 #[derive(Default)]
 pub(crate) struct Tally {

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use polars::prelude::{Column, CsvWriter, DataFrame, NamedFrom, SerWriter, Series};
+use polars::prelude::{
+    Column, CsvWriter, DataFrame, NamedFrom, ParquetReader, ParquetWriter, SerReader, SerWriter, Series,
+};
 
 use crate::error::{Error, Result};
 use crate::file;
@@ -37,4 +39,44 @@ pub fn save_csv(frame: &DataFrame, path: impl AsRef<Path>) -> Result<()> {
         hint: "CSV holds numbers and text only",
     })?;
     file::write_atomically(path, &bytes)
+}
+
+/// Writes a frame as Parquet, with the types of its columns, atomically; makes the folder if need be.
+///
+/// # Errors
+/// The file cannot be written.
+///
+/// ```
+/// use stemm::prelude::*;
+/// let table = blobs(0, Device::Cpu)?.frame();
+/// let path = std::env::temp_dir().join("stemm-example.parquet");
+/// save_parquet(&table, &path)?;
+/// assert!(load_parquet(&path)?.equals(&table));
+/// # Ok::<(), stemm::Error>(())
+/// ```
+pub fn save_parquet(frame: &DataFrame, path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    let mut bytes = Vec::new();
+    ParquetWriter::new(&mut bytes).finish(&mut frame.clone()).map_err(|error| Error::File {
+        action: "encode",
+        path: path.into(),
+        source: std::io::Error::other(error),
+        hint: "save fewer columns",
+    })?;
+    file::write_atomically(path, &bytes)
+}
+
+/// Reads a frame that was written as Parquet.
+///
+/// # Errors
+/// The file cannot be read, or is no Parquet file.
+pub fn load_parquet(path: impl AsRef<Path>) -> Result<DataFrame> {
+    let path = path.as_ref();
+    let bytes = file::read(path, "give the path of a file written by `save_parquet`")?;
+    let corrupt = |error: polars::prelude::PolarsError| Error::Corrupt {
+        path: path.into(),
+        format: "Parquet",
+        reason: error.to_string(),
+    };
+    ParquetReader::new(std::io::Cursor::new(bytes)).finish().map_err(corrupt)
 }

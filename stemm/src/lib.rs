@@ -54,12 +54,16 @@ pub use tch;
 /// What a notebook needs: `use stemm::prelude::*;`.
 pub mod prelude {
     pub use crate::align::{Aligner, Alignment, Mixing, Permutation, Permutations, Solver, SteMm, WeightMatching};
-    pub use crate::analysis::{Hutchinson, Interpolation, Weighting, compare};
-    pub use crate::chart::{Bars, Chart, Heatmap, Lines};
-    pub use crate::data::{
-        Augmentation, Dataset, Splits, blobs, cifar10, cifar100, fashion_mnist, image_folder, mnist,
+    pub use crate::analysis::{
+        Bezier, Estimator, Hutchinson, Interpolation, Lanczos, MergeGrowth, Plane, Simplex, SpectralDensity, Weighting,
+        agreement, compare, cycle_consistency, cycles, ensemble, geometry, paired_test, summary, unit_correlation,
+        variance_collapse,
     };
-    pub use crate::frame::save_csv;
+    pub use crate::chart::{Bars, Chart, Contours, Heatmap, Lines};
+    pub use crate::data::{
+        Augmentation, Dataset, Part, Splits, blobs, cifar10, cifar100, fashion_mnist, image_folder, mnist,
+    };
+    pub use crate::frame::{load_parquet, save_csv, save_parquet};
     pub use crate::merge::{Repair, merge, merge_weighted};
     pub use crate::network::architecture::{CifarResNet, ImageNetResNet, Norm, Vgg};
     pub use crate::network::{

@@ -12,6 +12,10 @@ pub(crate) enum Purpose {
     SweepOrder(usize),
     Probe,
     BuiltInData,
+    /// Points of a simplex, directions of a plane, subsets of models.
+    Landscape,
+    /// Places on a curve that is being fitted.
+    Curve,
     /// Flips and shifts of an epoch's images.
     Augmentation(usize),
     /// The mask of a dropout layer, by its position in the network.
@@ -27,6 +31,8 @@ pub(crate) fn rng(seed: u64, purpose: Purpose) -> ChaCha8Rng {
         Purpose::Mixing => 2,
         Purpose::Probe => 4,
         Purpose::BuiltInData => 5,
+        Purpose::Landscape => 6,
+        Purpose::Curve => 7,
         Purpose::Shuffle(epoch) => 1_000 + epoch as u64,
         Purpose::Augmentation(epoch) => (1 << 32) + epoch as u64,
         Purpose::SweepOrder(model) => (3 << 32) + model as u64,

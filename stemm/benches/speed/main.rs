@@ -1,4 +1,4 @@
-//! Every benchmark beside its floor, measured in the same run: `make bench` (all), or
+//! Every benchmark beside its floor, measured in the same run: `make bench` (all, with SciPy and the kernel), or
 //! `python3 scripts/run.py cargo bench --profile dev -- ste_mm_step` (those of one name, as CSV on standard output).
 //!
 //! Each benchmark runs in a process of its own, so that its peak memory is its own.
@@ -6,6 +6,7 @@
 mod alignment;
 mod analysis;
 mod assignment;
+mod growth;
 mod measure;
 mod training;
 
@@ -35,6 +36,7 @@ const BENCHES: [Bench; 9] = [
 fn main() -> Outcome {
     let names: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     match names.as_slice() {
+        [name, results, chart] if name == "growth" => growth::draw(results, chart)?,
         [name] => {
             let (_, run) = BENCHES.iter().find(|(own, _)| own == name).ok_or("no benchmark of that name")?;
             run()?;

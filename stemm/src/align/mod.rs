@@ -4,6 +4,8 @@ mod assignment;
 mod gain;
 mod matcher;
 mod permutation;
+#[cfg(test)]
+mod reference;
 mod saved;
 mod ste_mm;
 mod weight_matching;

@@ -193,7 +193,7 @@ fn mixture(reference: &Params, followers: &[Follower], lambda: &[f64]) -> Result
 
 impl Mixing {
     /// Draws `n` weights.
-    fn draw(self, n: usize, rng: &mut ChaCha8Rng) -> Vec<f64> {
+    pub(crate) fn draw(self, n: usize, rng: &mut ChaCha8Rng) -> Vec<f64> {
         let raw: Vec<f64> = match self {
             Mixing::Uniforms => (0..n).map(|_| rng.random::<f64>()).collect(),
             // Exponentials divided by their sum are Dirichlet(1); 1 - u avoids the logarithm of 0.

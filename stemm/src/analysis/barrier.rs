@@ -6,7 +6,7 @@
 use polars::prelude::DataFrame;
 
 use crate::chart::{Chart, Heatmap, Lines, Series};
-use crate::data::{Dataset, Splits};
+use crate::data::{Dataset, Part, Splits};
 use crate::error::{Error, Result};
 use crate::evaluate::loss_and_accuracy;
 use crate::frame::{column, frame};
@@ -59,10 +59,20 @@ impl Curve {
         self.points[self.points.len() / 2].loss
     }
 
+    /// The place of the loss barrier.
+    pub fn barrier_position(&self) -> f64 {
+        let highest = self.above_ends(|point| point.loss).max_by(|a, b| a.1.total_cmp(&b.1));
+        highest.map_or(0.0, |(t, _)| t)
+    }
+
     fn highest(&self, value: fn(&Point) -> f64) -> f64 {
+        self.above_ends(value).map(|(_, above)| above).fold(f64::NEG_INFINITY, f64::max)
+    }
+
+    /// At each place, how far a value is above the line between the ends.
+    fn above_ends(&self, value: fn(&Point) -> f64) -> impl Iterator<Item = (f64, f64)> {
         let (first, last) = self.ends();
-        let above = self.points.iter().map(|p| value(p) - ((1.0 - p.t) * value(&first) + p.t * value(&last)));
-        above.fold(f64::NEG_INFINITY, f64::max)
+        self.points.iter().map(move |p| (p.t, value(p) - ((1.0 - p.t) * value(&first) + p.t * value(&last))))
     }
 
     fn ends(&self) -> (Point, Point) {
@@ -102,6 +112,8 @@ pub struct Barriers {
 pub struct Interpolation {
     /// Evenly spaced places on each line, ends included.
     pub points: usize,
+    /// The data on which loss and accuracy are taken.
+    pub part: Part,
     /// How the statistics of the networks between the ends are set right, with the training data.
     pub repair: Repair,
     /// Where progress is shown.
@@ -110,12 +122,12 @@ pub struct Interpolation {
 
 impl Default for Interpolation {
     fn default() -> Self {
-        Interpolation { points: 25, repair: Repair::default(), progress: Progress::default() }
+        Interpolation { points: 25, part: Part::default(), repair: Repair::default(), progress: Progress::default() }
     }
 }
 
 impl Interpolation {
-    /// Loss and accuracy on the test data along the line between two models.
+    /// Loss and accuracy along the line between two models.
     ///
     /// # Errors
     /// As [`Interpolation::barriers`]; another number of models than two.
@@ -128,7 +140,7 @@ impl Interpolation {
         Ok(all.curves.remove(0))
     }
 
-    /// Loss and accuracy on the test data along the lines between all pairs of models.
+    /// Loss and accuracy along the lines between all pairs of models.
     ///
     /// # Errors
     /// Fewer than two models, models of different networks, fewer than two points.
@@ -139,7 +151,8 @@ impl Interpolation {
             return Err(Error::Setting { setting: "points", value: self.points.to_string(), requirement });
         }
         let n = models.len();
-        let ends: Vec<Point> = models.iter().map(|model| point(model, 0.0, &data.test)).collect::<Result<_>>()?;
+        let ends: Vec<Point> =
+            models.iter().map(|model| point(model, 0.0, data.part(self.part))).collect::<Result<_>>()?;
         let pairs: Vec<(usize, usize)> = (0..n).flat_map(|from| (from + 1..n).map(move |to| (from, to))).collect();
         let mut task = self.progress.task(format!("barriers {label}"), pairs.len() * (self.points - 2));
         let curves = pairs
@@ -153,7 +166,13 @@ impl Interpolation {
             })
             .collect::<Result<_>>()?;
         let repair = self.repair.done_to(&models[0].network);
-        Ok(Barriers { label: label.to_owned(), data: data.test.name().to_owned(), repair, models: n, curves })
+        Ok(Barriers {
+            label: label.to_owned(),
+            data: data.part(self.part).name().to_owned(),
+            repair,
+            models: n,
+            curves,
+        })
     }
 
     fn inner_points(&self, pair: &[Model; 2], data: &Splits, task: &mut Task) -> Result<Vec<Point>> {
@@ -162,7 +181,7 @@ impl Interpolation {
             .map(|step| {
                 let t = step as f64 / steps;
                 let model = merge_weighted(pair, &[1.0 - t, t], self.repair, &data.train)?;
-                let point = point(&model, t, &data.test)?;
+                let point = point(&model, t, data.part(self.part))?;
                 task.step(|| format!("loss {:.4}", point.loss));
                 Ok(point)
             })
@@ -191,6 +210,7 @@ impl Barriers {
             column("from", rows.iter().map(|curve| curve.from as u64)),
             column("to", rows.iter().map(|curve| curve.to as u64)),
             column("loss_barrier_nats", rows.iter().map(Curve::loss_barrier)),
+            column("barrier_position", rows.iter().map(Curve::barrier_position)),
             column("loss_barrier_above_mean_nats", rows.iter().map(Curve::loss_barrier_above_mean)),
             column("accuracy_barrier", rows.iter().map(Curve::accuracy_barrier)),
             column("midpoint_loss_nats", rows.iter().map(Curve::midpoint_loss)),
@@ -203,6 +223,7 @@ impl Barriers {
             self.curves.iter().flat_map(|curve| curve.points.iter().map(move |point| (curve, point))).collect();
         frame([
             column("label", rows.iter().map(|_| self.label.as_str())),
+            column("data_set", rows.iter().map(|_| self.data.as_str())),
             column("from", rows.iter().map(|(curve, _)| curve.from as u64)),
             column("to", rows.iter().map(|(curve, _)| curve.to as u64)),
             column("t", rows.iter().map(|(_, point)| point.t)),
@@ -249,6 +270,23 @@ impl Barriers {
         Lines::new(title, "position t between two models", "loss (nats)").series(series).into()
     }
 
+    /// The mean loss over all pairs along the path, with the range from the lowest to the highest pair as a band; together
+    /// with those of `others`.
+    pub fn mean_curve_chart(&self, others: &[&Barriers]) -> Chart {
+        let all = std::iter::once(self).chain(others.iter().copied());
+        let series = all.map(|barriers| {
+            let places = 0..barriers.curves.iter().map(|curve| curve.points.len()).min().unwrap_or(0);
+            let losses = |place: usize| barriers.curves.iter().map(move |curve| curve.points[place].loss);
+            let mean = |place| losses(place).sum::<f64>() / barriers.curves.len() as f64;
+            let range =
+                |place| (losses(place).fold(f64::INFINITY, f64::min), losses(place).fold(f64::NEG_INFINITY, f64::max));
+            let points = places.clone().map(|place| (barriers.curves[0].points[place].t, mean(place))).collect();
+            Series::new(barriers.label.clone(), points).band(places.map(range).collect())
+        });
+        let title = format!("Loss between pairs of models: mean and range ({})", self.data);
+        Lines::new(title, "position t between two models", "loss (nats)").series(series).into()
+    }
+
     /// Shows the barriers in the notebook.
     pub fn evcxr_display(&self) {
         crate::notebook::show_frame(&self.frame(), &format!("{} on {}", self.label, self.data));
@@ -264,6 +302,7 @@ mod tests {
         let point = |t, loss| Point { t, loss, accuracy: 1.0 - loss / 4.0 };
         let curve = Curve { from: 0, to: 1, points: vec![point(0.0, 1.0), point(0.5, 3.0), point(1.0, 2.0)] };
         assert_eq!(curve.loss_barrier(), 1.5); // 3 - (1 + 2) / 2
+        assert_eq!(curve.barrier_position(), 0.5);
         assert_eq!(curve.loss_barrier_above_mean(), 1.5);
         assert_eq!(curve.accuracy_barrier(), 1.5 / 4.0);
     }

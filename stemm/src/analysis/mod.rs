@@ -1,9 +1,26 @@
-//! Analysis of the loss landscape: interpolation and barriers, sharpness, comparison of merges.
+//! Analysis of the loss landscape: paths and barriers, the simplex of many models, planes, the Hessian, the geometry of
+//! weights and permutations, and statistics over seeds.
 
+mod activation;
 mod barrier;
+mod bezier;
 mod comparison;
+mod geometry;
+mod growth;
 mod hessian;
+mod plane;
+mod simplex;
+mod statistics;
 
+pub use activation::{Collapse, UnitCorrelation, unit_correlation, variance_collapse};
 pub use barrier::{Barriers, Curve, Interpolation, Point};
+pub use bezier::Bezier;
 pub use comparison::{Comparison, ComparisonRow, compare};
-pub use hessian::{Hutchinson, TraceEstimate, Traces, Weighting};
+pub use geometry::{Geometry, TensorGeometry, agreement, cycle_consistency, cycles, geometry};
+pub use growth::{Growth, GrowthRow, MergeGrowth};
+pub use hessian::{
+    Density, Eigenvalues, Estimator, Hutchinson, Lanczos, SpectralDensity, TraceEstimate, Traces, Weighting,
+};
+pub use plane::{Landscape, Plane};
+pub use simplex::{Mixture, Simplex, SimplexLosses, Ternary, ensemble};
+pub use statistics::{paired_test, summary};

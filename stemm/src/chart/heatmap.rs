@@ -105,7 +105,7 @@ fn cell_label(value: f64, largest: f64) -> String {
 }
 
 /// From near white to dark blue: lightness falls evenly, so that it also reads in grey.
-fn shade(share: f64) -> RGBColor {
+pub(super) fn shade(share: f64) -> RGBColor {
     let mix = |from: f64, to: f64| (from + (to - from) * share).round() as u8;
     RGBColor(mix(247.0, 8.0), mix(251.0, 48.0), mix(255.0, 107.0))
 }

@@ -9,19 +9,34 @@ use super::{Area, Drawn, GRID, INK, PALETTE, TEXT, TITLE, ink, padded_range, tex
 pub struct Series {
     name: String,
     points: Vec<(f64, f64)>,
+    /// Lowest and highest value at each point.
+    band: Vec<(f64, f64)>,
     color: Option<usize>,
     dashed: bool,
+    dots: bool,
 }
 
 impl Series {
     /// A line through points; a line without a name has no entry in the legend.
     pub fn new(name: impl Into<String>, points: Vec<(f64, f64)>) -> Series {
-        Series { name: name.into(), points, color: None, dashed: false }
+        Series { name: name.into(), points, band: Vec::new(), color: None, dashed: false, dots: true }
+    }
+
+    /// Shades the range from `low` to `high` at each point: a standard error, say.
+    pub fn band(mut self, low_and_high: Vec<(f64, f64)>) -> Series {
+        self.band = low_and_high;
+        self
     }
 
     /// Position in the palette; by default that of the line in the chart.
     pub fn color(mut self, index: usize) -> Series {
         self.color = Some(index);
+        self
+    }
+
+    /// Draws the line alone: for curves of many points.
+    pub fn without_dots(mut self) -> Series {
+        self.dots = false;
         self
     }
 
@@ -38,6 +53,8 @@ pub struct Lines {
     title: String,
     x: String,
     y: String,
+    log_x: bool,
+    log_y: bool,
     series: Vec<Series>,
 }
 
@@ -47,7 +64,19 @@ const CHARACTER: u32 = 8;
 impl Lines {
     /// An empty chart with its title and the labels of its axes (with units).
     pub fn new(title: impl Into<String>, x: impl Into<String>, y: impl Into<String>) -> Lines {
-        Lines { title: title.into(), x: x.into(), y: y.into(), series: Vec::new() }
+        Lines { title: title.into(), x: x.into(), y: y.into(), log_x: false, log_y: false, series: Vec::new() }
+    }
+
+    /// A logarithmic horizontal axis; points that are not positive are left out.
+    pub fn log_x(mut self) -> Lines {
+        self.log_x = true;
+        self
+    }
+
+    /// A logarithmic vertical axis; points that are not positive are left out.
+    pub fn log_y(mut self) -> Lines {
+        self.log_y = true;
+        self
     }
 
     /// Adds lines.
@@ -68,16 +97,20 @@ impl Lines {
         let longest = self.series.iter().map(|series| series.name.chars().count() as u32).max().unwrap_or(0);
         let legend_width = if legend_needed { (50 + CHARACTER * longest).min(width / 2) } else { 0 };
         let (plot, legend) = area.split_horizontally(width - legend_width);
-        let points = || self.series.iter().flat_map(|series| &series.points);
-        // Epochs and sweeps are whole numbers: no ticks between them.
+        let place = |&(x, y): &(f64, f64)| (scaled(x, self.log_x), scaled(y, self.log_y));
+        let points = || self.series.iter().flat_map(|series| series.points.iter().map(place));
+        let bands = || self.series.iter().flat_map(|series| &series.band);
+        let heights = bands().flat_map(|&(low, high)| [low, high]).map(|value| scaled(value, self.log_y));
         let x_range = padded_range(points().map(|p| p.0));
-        let x_labels = if points().all(|p| p.0.fract() == 0.0) { 8.min(x_range.end as usize + 1) } else { 8 };
+        // Epochs and sweeps are whole numbers: no ticks between them.
+        let whole = !self.log_x && points().all(|p| p.0.fract() == 0.0);
+        let x_labels = if whole { 8.min(x_range.end as usize + 1) } else { 8 };
         let mut chart = ChartBuilder::on(&plot)
             .caption(&self.title, ink(TITLE))
             .margin(10)
             .x_label_area_size(45)
             .y_label_area_size(62)
-            .build_cartesian_2d(x_range, padded_range(points().map(|p| p.1)))
+            .build_cartesian_2d(x_range, padded_range(points().map(|p| p.1).chain(heights)))
             .map_err(text)?;
         chart
             .configure_mesh()
@@ -90,18 +123,29 @@ impl Lines {
             .axis_style(INK)
             .label_style(ink(TEXT))
             .axis_desc_style(ink(TEXT))
-            .x_label_formatter(&short)
-            .y_label_formatter(&short)
+            .x_label_formatter(&|value| label(*value, self.log_x))
+            .y_label_formatter(&|value| label(*value, self.log_y))
             .draw()
             .map_err(text)?;
         for (index, series) in self.series.iter().enumerate() {
+            let ends = |end: fn(&(f64, f64)) -> f64| {
+                let pairs = series.points.iter().zip(&series.band);
+                pairs.map(move |(point, band)| place(&(point.0, end(band)))).filter(finite)
+            };
+            let outline: Vec<_> =
+                ends(|band| band.0).chain(ends(|band| band.1).collect::<Vec<_>>().into_iter().rev()).collect();
+            if !outline.is_empty() {
+                chart.draw_series([Polygon::new(outline, self.style(index).color.mix(0.18))]).map_err(text)?;
+            }
+        }
+        for (index, series) in self.series.iter().enumerate() {
             let style = self.style(index);
-            let points = series.points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite());
+            let points = series.points.iter().map(place).filter(finite);
             if series.dashed {
                 let points: Vec<_> = points.collect();
                 chart.draw_series(DashedLineSeries::new(points, 6, 5, style)).map_err(text)?;
             } else {
-                let dots: Vec<_> = points.clone().collect();
+                let dots: Vec<_> = points.clone().filter(|_| series.dots).collect();
                 chart.draw_series(LineSeries::new(points, style)).map_err(text)?;
                 chart.draw_series(dots.into_iter().map(|p| Circle::new(p, 2, style.filled()))).map_err(text)?;
             }
@@ -121,6 +165,30 @@ impl Lines {
     fn style(&self, index: usize) -> ShapeStyle {
         let color = self.series[index].color.unwrap_or(index);
         PALETTE[color % PALETTE.len()].stroke_width(2)
+    }
+}
+
+fn finite(&(x, y): &(f64, f64)) -> bool {
+    x.is_finite() && y.is_finite()
+}
+
+/// A value's place on an axis; on a logarithmic one only positive values have any.
+fn scaled(value: f64, log: bool) -> f64 {
+    match log {
+        true if value > 0.0 => value.log10(),
+        true => f64::NAN,
+        false => value,
+    }
+}
+
+fn label(place: f64, log: bool) -> String {
+    let value = 10f64.powf(place);
+    match log {
+        true if (1e-3..1e5).contains(&value) => format!("{:.*}", (1.0 - place.floor()).max(0.0) as usize, value)
+            .parse()
+            .map_or(String::new(), |rounded: f64| short(&rounded)),
+        true => format!("{value:.0e}"),
+        false => short(&place),
     }
 }
 

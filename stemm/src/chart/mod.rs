@@ -2,11 +2,13 @@
 //! A chart has a white background of its own, so that it reads the same on light and dark pages.
 
 mod bars;
+mod contours;
 mod group_map;
 mod heatmap;
 mod lines;
 
 pub use bars::Bars;
+pub use contours::Contours;
 pub use group_map::GroupMap;
 pub use heatmap::Heatmap;
 pub use lines::{Lines, Series};
@@ -64,6 +66,7 @@ enum Panel {
     Bars(Bars),
     Heatmap(Heatmap),
     GroupMap(GroupMap),
+    Contours(Contours),
 }
 
 impl Panel {
@@ -73,6 +76,7 @@ impl Panel {
             Panel::Bars(bars) => bars.draw(area),
             Panel::Heatmap(heatmap) => heatmap.draw(area),
             Panel::GroupMap(map) => map.draw(area),
+            Panel::Contours(contours) => contours.draw(area),
         }
     }
 }
@@ -92,6 +96,12 @@ impl From<Bars> for Chart {
 impl From<Heatmap> for Chart {
     fn from(heatmap: Heatmap) -> Chart {
         Chart { panels: vec![Panel::Heatmap(heatmap)] }
+    }
+}
+
+impl From<Contours> for Chart {
+    fn from(contours: Contours) -> Chart {
+        Chart { panels: vec![Panel::Contours(contours)] }
     }
 }
 
@@ -171,6 +181,7 @@ impl Chart {
             Panel::Bars(bars) => bars.title(),
             Panel::Heatmap(heatmap) => heatmap.title(),
             Panel::GroupMap(map) => map.title(),
+            Panel::Contours(contours) => contours.title(),
         });
         titles.collect::<Vec<_>>().join(" | ")
     }
@@ -226,7 +237,9 @@ mod tests {
     #[test]
     fn every_kind_draws_as_svg_and_png_even_without_values() {
         let lines = Lines::new("a", "x", "y").series([Series::new("s", vec![(0.0, 1.0), (1.0, f64::NAN), (2.0, 3.0)])]);
-        let charts: [Chart; 5] = [
+        let charts: [Chart; 7] = [
+            Contours::plane("p", ("x", (0.0, 1.0)), ("y", (0.0, 2.0)), 2, vec![1.0, 2.0, f64::NAN, 9.0]).into(),
+            Contours::triangle("t", ["a".into(), "b".into(), "c".into()], vec![vec![0.0, 1.0], vec![2.0]]).into(),
             GroupMap::new("g", vec![8, 16], vec![("a".into(), vec![0], vec![]), ("b".into(), vec![1], vec![0])]).into(),
             lines.clone().into(),
             Lines::new("empty", "x", "y").into(),

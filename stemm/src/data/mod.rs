@@ -252,7 +252,28 @@ pub struct Splits {
     pub test: Dataset,
 }
 
+/// One of the parts of a [`Splits`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// The training data.
+    Train,
+    /// The data held back from it.
+    HeldOut,
+    /// The test data.
+    #[default]
+    Test,
+}
+
 impl Splits {
+    /// One of the parts.
+    pub fn part(&self, part: Part) -> &Dataset {
+        match part {
+            Part::Train => &self.train,
+            Part::HeldOut => &self.held_out,
+            Part::Test => &self.test,
+        }
+    }
+
     /// Splits off `held_out` samples of the training data, chosen by the seed.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 mod repair;
 
 pub use repair::Repair;
-pub(crate) use repair::with_batch_statistics;
+pub(crate) use repair::{moments, with_batch_statistics};
 
 use crate::data::Dataset;
 use crate::error::{Error, Result};

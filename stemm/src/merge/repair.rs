@@ -124,13 +124,13 @@ fn with_variance_of(
 }
 
 /// Mean and standard deviation of each output channel of a layer, in f64.
-struct Moments {
-    mean: Tensor,
-    std: Tensor,
+pub(crate) struct Moments {
+    pub mean: Tensor,
+    pub std: Tensor,
 }
 
 /// The moments of the outputs of all linear and convolution layers, in order, over the data in evaluation mode.
-fn moments(network: &Network, params: &Params, data: &Dataset) -> Result<Vec<Moments>> {
+pub(crate) fn moments(network: &Network, params: &Params, data: &Dataset) -> Result<Vec<Moments>> {
     let _guard = tch::no_grad_guard();
     let mut sums: Vec<(Tensor, Tensor)> = Vec::new();
     let mut samples = 0.0;

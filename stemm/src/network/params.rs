@@ -160,5 +160,7 @@ fn shared(tensors: &[Tensor]) -> Vec<Tensor> {
 
 /// A copy that shares no memory, outside any autograd graph.
 fn copied(tensor: &Tensor) -> Result<Tensor> {
+    // With gradients on, the copy of a leaf would be a node of its graph.
+    let _guard = tch::no_grad_guard();
     Ok(tensor.f_detach_copy()?)
 }

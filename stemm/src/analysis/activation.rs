@@ -1,0 +1,303 @@
+//! What units do on data: how aligned units of two models correlate, and how much the units of the networks between two
+//! models vary, which falls in deep layers (variance collapse; Jordan et al. 2023) and is what repair restores.
+
+use std::cell::RefCell;
+
+use polars::prelude::DataFrame;
+use tch::{Kind, Tensor};
+
+use super::statistics::mean_and_error;
+use crate::chart::{Chart, Heatmap, Lines, Series};
+use crate::data::{Dataset, Order, Splits};
+use crate::error::{Error, Result};
+use crate::evaluate::EVALUATION_BATCH;
+use crate::frame::{column, frame};
+use crate::merge::{Repair, merge_weighted, moments};
+use crate::network::{Mode, Model, Pass, check_models};
+use crate::train::positive;
+
+/// Correlations between the units of one layer of two models.
+#[derive(Debug)]
+pub struct UnitCorrelation {
+    /// What the models are, for titles.
+    pub label: String,
+    /// Name of the layer.
+    pub layer: String,
+    /// Name of the data set.
+    pub data: String,
+    /// Pearson's correlation of unit `i` of the first model with unit `j` of the second, `[units, units]`, f64; 0 for units
+    /// that never vary.
+    pub matrix: Tensor,
+}
+
+/// Correlates the outputs of every unit of a hidden linear or convolution layer (before its activation) of two models
+/// over a data set; the positions of a channel count as samples.
+///
+/// # Errors
+/// Another number of models than two, models of different networks, no layer of that name.
+///
+/// ```
+/// use stemm::prelude::*;
+/// let data = blobs(0, Device::Cpu)?;
+/// let network = Network::mlp(&[16, 8, 4])?;
+/// let model = Model::new(network.clone(), network.init(0, Device::Cpu)?)?;
+/// let same = unit_correlation("twice the same", "layer1", &[model.clone(), model], &data.test)?;
+/// assert!(same.aligned().iter().all(|&correlation| (correlation - 1.0).abs() < 1e-6));
+/// # Ok::<(), stemm::Error>(())
+/// ```
+pub fn unit_correlation(label: &str, layer: &str, models: &[Model], data: &Dataset) -> Result<UnitCorrelation> {
+    check_models("a correlation of units", models, 2)?;
+    let [first, second] = models else {
+        let requirement = "exactly two: choose them from the list";
+        return Err(Error::Setting { setting: "models", value: models.len().to_string(), requirement });
+    };
+    let layers = first.network.weight_layers()?;
+    let position = layers.iter().position(|own| own.name == layer).ok_or_else(|| Error::Setting {
+        setting: "layer",
+        value: layer.to_owned(),
+        requirement: "the name of a linear or convolution layer of the network (`network.frame()` lists them)",
+    })?;
+    let _guard = tch::no_grad_guard();
+    // Sums over samples of a, b, a², b², a bᵀ.
+    let mut sums: Option<[Tensor; 5]> = None;
+    let mut samples = 0.0;
+    for batch in data.batches(EVALUATION_BATCH, Order::Sequential)? {
+        let (x, _) = batch?;
+        let outputs = |model: &Model| -> Result<Tensor> {
+            let outputs = RefCell::new(Vec::new());
+            let pass = Pass { outputs: Some(&outputs), ..Pass::new(Mode::Eval) };
+            let _ = model.network.run(&model.params, &x, &pass)?;
+            let output = outputs.into_inner().swap_remove(position).f_to_kind(Kind::Double)?;
+            Ok(output.f_movedim_int(1, 0)?.f_reshape([output.size()[1], -1])?) // [units, samples]
+        };
+        let (a, b) = (outputs(first)?, outputs(second)?);
+        samples += a.size()[1] as f64;
+        let sum = |t: &Tensor| t.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
+        let own = [sum(&a)?, sum(&b)?, sum(&a.f_square()?)?, sum(&b.f_square()?)?, a.f_matmul(&b.f_tr()?)?];
+        match &mut sums {
+            None => sums = Some(own),
+            Some(sums) => {
+                for (sum, own) in sums.iter_mut().zip(&own) {
+                    let _ = sum.f_add_(own)?;
+                }
+            }
+        }
+    }
+    let [a, b, aa, bb, ab] = sums.ok_or(Error::Empty { what: data.name().to_owned() })?.map(|sum| sum / samples);
+    let covariance = ab.f_sub(&a.f_outer(&b)?)?;
+    let std = |square: &Tensor, mean: &Tensor| square.f_sub(&mean.f_square()?)?.f_clamp_min(0.0)?.f_sqrt();
+    let scale = std(&aa, &a)?.f_outer(&std(&bb, &b)?)?;
+    let matrix = covariance.f_div(&scale.f_clamp_min(1e-12)?)?;
+    let (label, layer, data) = (label.to_owned(), layer.to_owned(), data.name().to_owned());
+    Ok(UnitCorrelation { label, layer, data, matrix })
+}
+
+/// Units that a heat map can show.
+const SHOWN: usize = 24;
+
+impl UnitCorrelation {
+    /// The correlation of each unit with the unit in its place in the other model.
+    pub fn aligned(&self) -> Vec<f64> {
+        Vec::try_from(self.matrix.diag(0)).unwrap_or_default()
+    }
+
+    /// The highest correlation of each unit with any unit of the other model.
+    pub fn best(&self) -> Vec<f64> {
+        Vec::try_from(self.matrix.amax([1i64].as_slice(), false)).unwrap_or_default()
+    }
+
+    /// One row a unit: its correlation with the unit in its place, and the highest with any.
+    pub fn frame(&self) -> DataFrame {
+        let (aligned, best) = (self.aligned(), self.best());
+        frame([
+            column("label", aligned.iter().map(|_| self.label.as_str())),
+            column("layer", aligned.iter().map(|_| self.layer.as_str())),
+            column("data_set", aligned.iter().map(|_| self.data.as_str())),
+            column("unit", 0..aligned.len() as u64),
+            column("correlation", aligned),
+            column("highest_correlation", best),
+        ])
+    }
+
+    /// The matrix (of the first 24 units), beside those of `others`: before and after alignment, say.
+    pub fn chart_beside(&self, others: &[&UnitCorrelation]) -> Chart {
+        let first = self.heatmap().into();
+        others.iter().fold(first, |chart: Chart, other| chart.beside(other.heatmap().into()))
+    }
+
+    /// The matrix, of the first 24 units.
+    pub fn chart(&self) -> Chart {
+        self.chart_beside(&[])
+    }
+
+    fn heatmap(&self) -> Heatmap {
+        let shown = SHOWN.min(self.matrix.size()[0] as usize) as i64;
+        let value = |row, column| Some(self.matrix.double_value(&[row, column]).max(0.0));
+        let values = (0..shown).map(|row| (0..shown).map(|column| value(row, column)).collect()).collect();
+        // Every fourth unit named: more would overlap.
+        let names = (0..shown).map(|unit| if unit % 4 == 0 { unit.to_string() } else { String::new() }).collect();
+        Heatmap::new(format!("Correlation, {}, {}", self.layer, self.label), names, values).highest(1.0)
+    }
+
+    /// Shows the table in the notebook.
+    pub fn evcxr_display(&self) {
+        let (aligned, _) = mean_and_error(&self.aligned());
+        let (best, _) = mean_and_error(&self.best());
+        let remark =
+            format!("{}, {}: mean correlation {aligned:.3}; of the best partners {best:.3}", self.label, self.layer);
+        crate::notebook::show_frame(&self.frame(), &remark);
+    }
+}
+
+/// How much the units of the networks between two models vary, as a share of what the ends' vary.
+#[derive(Clone, Debug)]
+pub struct Collapse {
+    /// What the models are, for titles.
+    pub label: String,
+    /// Name of the data set.
+    pub data: String,
+    /// What was done to the statistics.
+    pub repair: Repair,
+    /// Names of the hidden layers, in order.
+    pub layers: Vec<String>,
+    /// Places between the models, from 0 to 1.
+    pub places: Vec<f64>,
+    /// `ratios[place][layer]`: mean over units of `σ(t) / ((1-t) σ(0) + t σ(1))`.
+    pub ratios: Vec<Vec<f64>>,
+}
+
+/// The standard deviation of each hidden unit along the line between two models, against the mean of the ends', on the
+/// training data.
+///
+/// # Errors
+/// Another number of models than two, models of different networks, fewer than two points.
+pub fn variance_collapse(
+    label: &str,
+    models: &[Model],
+    repair: Repair,
+    points: usize,
+    data: &Splits,
+) -> Result<Collapse> {
+    check_models("variance collapse", models, 2)?;
+    positive("points", points.saturating_sub(1))?;
+    let [first, last] = models else {
+        let requirement = "exactly two: choose them from the list";
+        return Err(Error::Setting { setting: "models", value: models.len().to_string(), requirement });
+    };
+    let network = &first.network;
+    let hidden: Vec<(usize, String)> = network
+        .weight_layers()?
+        .into_iter()
+        .enumerate()
+        .filter(|(_, layer)| layer.hidden)
+        .map(|(position, layer)| (position, layer.name))
+        .collect();
+    let own = |model: &Model| moments(network, &model.params, &data.train);
+    let (start, end) = (own(first)?, own(last)?);
+    let places: Vec<f64> = (0..points).map(|point| point as f64 / (points - 1) as f64).collect();
+    let ratios = places.iter().map(|&t| {
+        let model = match t {
+            0.0 => first.clone(),
+            1.0 => last.clone(),
+            _ => merge_weighted(models, &[1.0 - t, t], repair, &data.train)?,
+        };
+        let here = own(&model)?;
+        let ratio = |(position, _): &(usize, String)| -> Result<f64> {
+            let ends = start[*position].std.f_mul_scalar(1.0 - t)?.f_add(&end[*position].std.f_mul_scalar(t)?)?;
+            // Units that are dead at both ends have no ratio.
+            let alive = ends.f_gt(1e-9)?;
+            let ratio = here[*position].std.f_div(&ends)?.f_masked_select(&alive)?;
+            Ok(ratio.f_mean(Kind::Double)?.f_double_value(&[])?)
+        };
+        hidden.iter().map(ratio).collect()
+    });
+    let ratios = ratios.collect::<Result<_>>()?;
+    let layers = hidden.into_iter().map(|(_, name)| name).collect();
+    let (label, data) = (label.to_owned(), data.train.name().to_owned());
+    Ok(Collapse { label, data, repair: repair.done_to(network), layers, places, ratios })
+}
+
+impl Collapse {
+    /// One row a place and layer.
+    pub fn frame(&self) -> DataFrame {
+        let rows: Vec<(f64, &str, f64)> = self
+            .places
+            .iter()
+            .zip(&self.ratios)
+            .flat_map(|(&t, ratios)| {
+                self.layers.iter().zip(ratios).map(move |(layer, &ratio)| (t, layer.as_str(), ratio))
+            })
+            .collect();
+        frame([
+            column("label", rows.iter().map(|_| self.label.as_str())),
+            column("data_set", rows.iter().map(|_| self.data.as_str())),
+            column("repair", rows.iter().map(|_| self.repair.to_string())),
+            column("t", rows.iter().map(|row| row.0)),
+            column("layer", rows.iter().map(|row| row.1)),
+            column("std_ratio", rows.iter().map(|row| row.2)),
+        ])
+    }
+
+    /// The ratio along the line, one curve a layer.
+    pub fn chart(&self) -> Chart {
+        let series = self.layers.iter().enumerate().map(|(layer, name)| {
+            let points = self.places.iter().zip(&self.ratios).map(|(&t, ratios)| (t, ratios[layer])).collect();
+            Series::new(name.clone(), points)
+        });
+        let title = format!("Variance between two models, {}, repair: {}", self.label, self.repair);
+        Lines::new(title, "position t between two models", "standard deviation by that of the ends")
+            .series(series)
+            .into()
+    }
+
+    /// Shows the table in the notebook.
+    pub fn evcxr_display(&self) {
+        crate::notebook::show_frame(&self.frame(), &format!("{} on {}", self.label, self.data));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::align::{Permutation, Permutations};
+    use crate::data::blobs;
+    use crate::network::Network;
+    use tch::Device;
+
+    #[test]
+    fn correlations_are_pearsons_and_follow_a_permutation() -> Result<()> {
+        let data = blobs(0, Device::Cpu)?;
+        let network = Network::mlp(&[16, 6, 4])?;
+        let model = Model::new(network.clone(), network.init(1, Device::Cpu)?)?;
+        let turn = Permutations(vec![Permutation::new(vec![1, 2, 3, 4, 5, 0])?]);
+        let turned = Model { params: turn.apply(&network.permutation_spec(), &model.params)?, ..model.clone() };
+        let found = unit_correlation("turned", "layer1", &[model.clone(), turned], &data.test)?;
+        let weight = model.params.tensors()[0].to_kind(Kind::Double);
+        let outputs = data.test.images().to_kind(Kind::Double).matmul(&weight.tr());
+        let exact = outputs.tr().corrcoef(); // of the model with itself; the bias does not matter
+        for unit in 0..6 {
+            for other in 0..6 {
+                let expected = exact.double_value(&[unit, (other + 1) % 6]);
+                assert!((found.matrix.double_value(&[unit, other]) - expected).abs() < 1e-5, "{unit} {other}");
+            }
+        }
+        assert!(found.best().iter().all(|&best| (best - 1.0).abs() < 1e-5));
+        assert!(unit_correlation("", "none", &[model.clone(), model], &data.test).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn units_vary_less_between_models_and_repair_restores_them() -> Result<()> {
+        let data = blobs(0, Device::Cpu)?;
+        let network = Network::mlp(&[16, 40, 30, 4])?;
+        let model = |seed| Model::new(network.clone(), network.init(seed, Device::Cpu)?);
+        let models = [model(0)?, model(1)?];
+        let plain = variance_collapse("plain", &models, Repair::Off, 3, &data)?;
+        assert_eq!(plain.layers.len(), 2);
+        assert!(plain.ratios[0].iter().chain(&plain.ratios[2]).all(|ratio| (ratio - 1.0).abs() < 1e-6));
+        assert!(plain.ratios[1].iter().all(|&ratio| ratio < 0.95), "{:?}", plain.ratios[1]);
+        let repaired = variance_collapse("repaired", &models, Repair::Variance, 3, &data)?;
+        assert!(repaired.ratios[1].iter().all(|ratio| (ratio - 1.0).abs() < 1e-3), "{:?}", repaired.ratios[1]);
+        Ok(())
+    }
+}

@@ -1,0 +1,156 @@
+//! Curve connectivity (Garipov et al. 2018): a quadratic Bezier curve between two models along which the loss is low, to
+//! set beside the straight line. `φ(t) = (1-t)² θ_a + 2 t (1-t) θ_c + t² θ_b`; only the control point `θ_c` is trained, on
+//! the loss at random `t`.
+
+use rand::RngExt;
+
+use super::{Barriers, Curve, Point};
+use crate::data::{Order, Part, Splits};
+use crate::error::{Error, Result};
+use crate::evaluate::{Tally, loss_and_accuracy};
+use crate::merge::{Repair, merge_weighted};
+use crate::network::{Mode, Model, Params, Pass, check_models};
+use crate::progress::Progress;
+use crate::rng::{Purpose, rng, step_seed};
+use crate::train::{Optimiser, OptimiserState, check_classes, check_learning_rate, positive};
+
+/// Settings of the curve.
+///
+/// ```
+/// use stemm::prelude::*;
+/// let data = blobs(0, Device::Cpu)?;
+/// let network = Network::mlp(&[16, 8, 4])?;
+/// let training = Trainer { epochs: 2, ..Trainer::default() }.train(&network, &data, &[0, 1])?;
+/// let curve = Bezier { epochs: 1, points: 5, ..Bezier::default() }.fit("curve", &training.models, &data)?;
+/// assert_eq!(curve.curves[0].points.len(), 5);
+/// # Ok::<(), stemm::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Bezier {
+    /// Passes over the training data.
+    pub epochs: usize,
+    /// Samples a step.
+    pub batch_size: usize,
+    /// Adam's step size.
+    pub learning_rate: f64,
+    /// Evenly spaced places on the curve at which it is evaluated, ends included.
+    pub points: usize,
+    /// The data on which loss and accuracy are taken.
+    pub part: Part,
+    /// How the statistics of the networks on the curve are set right, with the training data.
+    pub repair: Repair,
+    /// Seed of the places and of the order of samples.
+    pub seed: u64,
+    /// Where progress is shown.
+    pub progress: Progress,
+}
+
+impl Default for Bezier {
+    fn default() -> Self {
+        Bezier {
+            epochs: 5,
+            batch_size: 256,
+            learning_rate: 1e-3,
+            points: 25,
+            part: Part::default(),
+            repair: Repair::default(),
+            seed: 0,
+            progress: Progress::default(),
+        }
+    }
+}
+
+impl Bezier {
+    /// Trains the control point, from the midpoint of the line on, and walks the curve; the result charts beside lines.
+    ///
+    /// # Errors
+    /// Another number of models than two, models of different networks, settings out of range, a loss that diverges.
+    pub fn fit(&self, label: &str, models: &[Model], data: &Splits) -> Result<Barriers> {
+        check_models("a curve", models, 2)?;
+        positive("epochs", self.epochs)?;
+        positive("batch_size", self.batch_size)?;
+        check_learning_rate(self.learning_rate)?;
+        check_classes(&models[0].network, &data.train)?;
+        let [first, last] = models else {
+            let requirement = "exactly two: a curve has two ends";
+            return Err(Error::Setting { setting: "models", value: models.len().to_string(), requirement });
+        };
+        if self.points < 2 {
+            let requirement = "at least 2: the ends of the curve";
+            return Err(Error::Setting { setting: "points", value: self.points.to_string(), requirement });
+        }
+        let network = &first.network;
+        let control = mixture(&[&first.params, &last.params], &[0.5, 0.5])?;
+        let mut optimiser = OptimiserState::new(Optimiser::Adam, &control)?;
+        let mut rng = rng(self.seed, Purpose::Curve);
+        let steps = self.epochs * data.train.batch_count(self.batch_size);
+        let mut task = self.progress.task(format!("curve {label}"), steps);
+        let mut step = 0;
+        for epoch in 0..self.epochs {
+            let mut tally = Tally::default();
+            for batch in data.train.batches(self.batch_size, Order::Shuffled { seed: self.seed, epoch })? {
+                let (x, y) = batch?;
+                let [a, c, b] = weights(rng.random());
+                let place =
+                    Params::weighted_sum(&[&first.params, &control, &last.params], &[a, c, b])?.into_leaves()?;
+                let pass = Pass::new(Mode::Train { seed: step_seed(self.seed, step) });
+                let (_, gradients) = tally.backward(network, &place, (&x, &y), &pass, 0.0)?;
+                // dφ/dθ_c = 2 t (1-t)
+                optimiser.step(&control, &gradients, c, self.learning_rate)?;
+                step += 1;
+                task.step(|| format!("epoch {}, loss on the curve {:.4}", epoch + 1, tally.mean_loss()));
+            }
+        }
+        let control = Model { network: network.clone(), params: control };
+        let sets = [first.clone(), control, last.clone()];
+        let points = (0..self.points).map(|step| {
+            let t = step as f64 / (self.points - 1) as f64;
+            let model = match step {
+                0 => first.clone(),
+                step if step == self.points - 1 => last.clone(),
+                _ => merge_weighted(&sets, &weights(t), self.repair, &data.train)?,
+            };
+            let (loss, accuracy) = loss_and_accuracy(network, &model.params, data.part(self.part))?;
+            Ok(Point { t, loss, accuracy })
+        });
+        let curve = Curve { from: 0, to: 1, points: points.collect::<Result<_>>()? };
+        let (data, repair) = (data.part(self.part).name().to_owned(), self.repair.done_to(network));
+        Ok(Barriers { label: label.to_owned(), data, repair, models: 2, curves: vec![curve] })
+    }
+}
+
+/// A weighted sum outside any graph.
+fn mixture(sets: &[&Params], weights: &[f64]) -> Result<Params> {
+    let _guard = tch::no_grad_guard();
+    Params::weighted_sum(sets, weights)
+}
+
+/// Weights of the first end, the control point and the last end at `t`.
+fn weights(t: f64) -> [f64; 3] {
+    [(1.0 - t).powi(2), 2.0 * t * (1.0 - t), t * t]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::Interpolation;
+    use crate::data::blobs;
+    use crate::network::Network;
+    use crate::train::Trainer;
+    use tch::Device;
+
+    #[test]
+    fn the_curve_has_the_models_at_its_ends_and_a_lower_barrier_than_the_line() -> Result<()> {
+        let data = blobs(0, Device::Cpu)?;
+        let network = Network::mlp(&[16, 32, 32, 4])?;
+        let trainer = Trainer { epochs: 20, batch_size: 64, ..Trainer::default() };
+        let training = trainer.train(&network, &data, &[0, 1])?;
+        let line = Interpolation { points: 9, ..Interpolation::default() }.curve(&training.models, &data)?;
+        let settings = Bezier { epochs: 20, batch_size: 64, points: 9, learning_rate: 3e-3, ..Bezier::default() };
+        let curve = settings.fit("curve", &training.models, &data)?.curves.remove(0);
+        assert_eq!((curve.points[0], curve.points[8]), (line.points[0], line.points[8]));
+        let (bent, straight) = (curve.loss_barrier(), line.loss_barrier());
+        assert!(straight > 0.05 && bent < 0.2 * straight, "curve {bent}, line {straight}");
+        Ok(())
+    }
+}

@@ -1,0 +1,201 @@
+//! The merged model against the number of models: the paper's central figure, with repeats over subsets.
+
+use polars::prelude::DataFrame;
+use rand::seq::SliceRandom;
+
+use super::statistics::mean_and_error;
+use super::{Hutchinson, ensemble};
+use crate::align::{Aligner, Alignment};
+use crate::chart::{Chart, Lines, Series};
+use crate::data::Splits;
+use crate::error::Result;
+use crate::evaluate::loss_and_accuracy;
+use crate::frame::{column, frame};
+use crate::network::{Model, check_models};
+use crate::progress::Progress;
+use crate::rng::{Purpose, rng};
+use crate::train::positive;
+
+/// Settings of the study.
+///
+/// ```
+/// use stemm::prelude::*;
+/// let data = blobs(0, Device::Cpu)?;
+/// let network = Network::mlp(&[16, 8, 4])?;
+/// let models = (0..3).map(|seed| Model::new(network.clone(), network.init(seed, Device::Cpu)?));
+/// let models = models.collect::<stemm::Result<Vec<_>>>()?;
+/// let growth = MergeGrowth { repeats: 2, ..MergeGrowth::default() }.run(&models, &[&WeightMatching::default()], &data)?;
+/// assert_eq!(growth.frame().height(), 2 * 2 * 3); // 2 and 3 models, 2 repeats; naive, weight matching, ensemble
+/// # Ok::<(), stemm::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct MergeGrowth {
+    /// Random subsets of the models for each number; each method gets the same.
+    pub repeats: usize,
+    /// The sharpness of each merge on the test data, if it is wanted.
+    pub sharpness: Option<Hutchinson>,
+    /// Seed of the subsets.
+    pub seed: u64,
+    /// Where progress is shown.
+    pub progress: Progress,
+}
+
+impl Default for MergeGrowth {
+    fn default() -> Self {
+        MergeGrowth { repeats: 3, sharpness: None, seed: 0, progress: Progress::default() }
+    }
+}
+
+/// The method of the rows without a merge; there is one a subset.
+const ENSEMBLE: &str = "ensemble";
+
+/// One merge.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GrowthRow {
+    /// Method of the alignment; `ensemble` for the mean of the probabilities.
+    pub method: String,
+    /// Number of models.
+    pub n_models: usize,
+    /// Which subset.
+    pub repeat: usize,
+    /// Test loss, in nats.
+    pub test_loss: f64,
+    /// Test accuracy.
+    pub test_accuracy: f64,
+    /// Mean of the models' own test losses, in nats.
+    pub models_loss: f64,
+    /// Trace of the Hessian and its standard error, if it was wanted.
+    pub trace: Option<(f64, f64)>,
+}
+
+/// Merges of 2, 3, ... models.
+#[derive(Clone, Debug)]
+pub struct Growth {
+    /// One row a method, number and repeat.
+    pub rows: Vec<GrowthRow>,
+}
+
+impl MergeGrowth {
+    /// Merges random subsets of 2, 3, ... all models: unaligned, by each aligner, and as an ensemble.
+    ///
+    /// # Errors
+    /// Fewer than two models, no repeats, and whatever the aligners report.
+    pub fn run(&self, models: &[Model], aligners: &[&dyn Aligner], data: &Splits) -> Result<Growth> {
+        check_models("growth with the number of models", models, 2)?;
+        positive("repeats", self.repeats)?;
+        let mut rng = rng(self.seed, Purpose::Landscape);
+        let mut task = self.progress.task("merges", (models.len() - 1) * self.repeats * (aligners.len() + 2));
+        let own: Vec<f64> = models
+            .iter()
+            .map(|model| Ok(loss_and_accuracy(&model.network, &model.params, &data.test)?.0))
+            .collect::<Result<_>>()?;
+        let mut rows = Vec::new();
+        for n_models in 2..=models.len() {
+            for repeat in 0..self.repeats {
+                let mut order: Vec<usize> = (0..models.len()).collect();
+                order.shuffle(&mut rng);
+                order.truncate(n_models);
+                let subset: Vec<Model> = order.iter().map(|&model| models[model].clone()).collect();
+                let models_loss = order.iter().map(|&model| own[model]).sum::<f64>() / n_models as f64;
+                let row = |method: &str, (test_loss, test_accuracy): (f64, f64), trace| {
+                    let method = method.to_owned();
+                    GrowthRow { method, n_models, repeat, test_loss, test_accuracy, models_loss, trace }
+                };
+                for aligner in std::iter::once(None).chain(aligners.iter().map(Some)) {
+                    let alignment = match aligner {
+                        None => Alignment::naive(&subset)?,
+                        Some(aligner) => aligner.align(&subset, data)?,
+                    };
+                    let merged = alignment.merge(&subset, &data.train)?;
+                    let quality = loss_and_accuracy(&merged.network, &merged.params, &data.test)?;
+                    let trace = self.sharpness.as_ref().map(|probe| {
+                        let estimate = probe.traces(&[("merged", &merged)], &data.test)?.estimates.remove(0);
+                        Ok::<_, crate::Error>((estimate.mean(), estimate.standard_error()))
+                    });
+                    rows.push(row(&alignment.method, quality, trace.transpose()?));
+                    task.step(|| format!("{} of {n_models}: loss {:.4}", alignment.method, quality.0));
+                }
+                rows.push(row(ENSEMBLE, ensemble(&subset, &data.test)?, None));
+                task.step(String::new);
+            }
+        }
+        Ok(Growth { rows })
+    }
+}
+
+impl Growth {
+    /// One row a method, number of models and repeat.
+    pub fn frame(&self) -> DataFrame {
+        let rows = &self.rows;
+        frame([
+            column("method", rows.iter().map(|row| row.method.as_str())),
+            column("n_models", rows.iter().map(|row| row.n_models as u64)),
+            column("repeat", rows.iter().map(|row| row.repeat as u64)),
+            column("test_loss_nats", rows.iter().map(|row| row.test_loss)),
+            column("test_accuracy", rows.iter().map(|row| row.test_accuracy)),
+            column("models_loss_nats", rows.iter().map(|row| row.models_loss)),
+            column("hessian_trace", rows.iter().map(|row| row.trace.map(|trace| trace.0))),
+            column("hessian_trace_error", rows.iter().map(|row| row.trace.map(|trace| trace.1))),
+        ])
+    }
+
+    /// Test loss against the number of models: mean over the repeats, with 95 % confidence bands.
+    pub fn chart(&self) -> Chart {
+        let models =
+            self.series("mean of the models", |row| Some(row.models_loss), |row| row.method == ENSEMBLE).dashed();
+        let series = self
+            .methods()
+            .into_iter()
+            .map(|method| self.series(&method, |row| Some(row.test_loss), |row| row.method == method));
+        let title = "Merged models against their number: mean and 95 % band";
+        Lines::new(title, "models", "test loss (nats)").series(series.chain([models])).into()
+    }
+
+    /// The sharpness of the merges against the number of models, with 95 % confidence bands; empty unless it was wanted.
+    pub fn sharpness_chart(&self) -> Chart {
+        let measured = |method: &String| self.rows.iter().any(|row| row.method == *method && row.trace.is_some());
+        let series = self
+            .methods()
+            .into_iter()
+            .filter(measured)
+            .map(|method| self.series(&method, |row| row.trace.map(|trace| trace.0), |row| row.method == method));
+        let title = "Sharpness of merged models against their number";
+        Lines::new(title, "models", "Hessian trace").series(series).into()
+    }
+
+    fn methods(&self) -> Vec<String> {
+        let mut methods: Vec<String> = Vec::new();
+        for row in &self.rows {
+            if !methods.contains(&row.method) {
+                methods.push(row.method.clone());
+            }
+        }
+        methods
+    }
+
+    fn series(&self, name: &str, value: fn(&GrowthRow) -> Option<f64>, wanted: impl Fn(&GrowthRow) -> bool) -> Series {
+        let most = self.rows.iter().map(|row| row.n_models).max().unwrap_or(0);
+        let mut points = Vec::new();
+        let mut band = Vec::new();
+        for n in 2..=most {
+            let own = self.rows.iter().filter(|row| row.n_models == n && wanted(row));
+            let values: Vec<f64> = own.filter_map(value).collect();
+            let (mean, error) = mean_and_error(&values);
+            let half = if error.is_finite() { quantile(values.len()) * error } else { 0.0 };
+            points.push((n as f64, mean));
+            band.push((mean - half, mean + half));
+        }
+        Series::new(name, points).band(band)
+    }
+
+    /// Shows the table in the notebook.
+    pub fn evcxr_display(&self) {
+        crate::notebook::show_frame(&self.frame(), "losses in nats");
+    }
+}
+
+/// Half the width of a 95 % confidence band for the mean of `n` values, in standard errors.
+fn quantile(n: usize) -> f64 {
+    use statrs::distribution::{ContinuousCDF, StudentsT};
+    StudentsT::new(0.0, 1.0, (n.max(2) - 1) as f64).map_or(f64::NAN, |student| student.inverse_cdf(0.975))
+}

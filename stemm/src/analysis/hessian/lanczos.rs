@@ -1,0 +1,278 @@
+//! The largest eigenvalues by the Lanczos method with full re-orthogonalisation (Lanczos 1950; Golub & Van Loan, ch. 10).
+
+use polars::prelude::DataFrame;
+use tch::Tensor;
+
+use super::{Hessian, Weighting, dot};
+use crate::chart::{Chart, Lines, Series};
+use crate::data::Dataset;
+use crate::error::{Error, Result};
+use crate::frame::{column, frame};
+use crate::network::{Model, Params};
+use crate::progress::{Progress, Task};
+use crate::rng::{Purpose, rng};
+
+/// Settings of the search for the eigenvalues of largest magnitude.
+///
+/// ```
+/// use stemm::prelude::*;
+/// let data = blobs(0, Device::Cpu)?;
+/// let network = Network::mlp(&[16, 8, 4])?;
+/// let model = Model::new(network.clone(), network.init(0, Device::Cpu)?)?;
+/// let top = Lanczos { count: 2, ..Lanczos::default() }.eigenvalues(&[("untrained", &model)], &data.test)?;
+/// assert!(top[0].values[0].abs() >= top[0].values[1].abs());
+/// # Ok::<(), stemm::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Lanczos {
+    /// Eigenvalues that are wanted.
+    pub count: usize,
+    /// Products of the Hessian with a vector, at most; each keeps a vector as large as the model.
+    pub max_products: usize,
+    /// Ends when every residual is at most this share of the largest eigenvalue.
+    pub relative_error: f64,
+    /// `H` or `diag|θ| H diag|θ|`.
+    pub weighting: Weighting,
+    /// Seed of the first vector.
+    pub seed: u64,
+    /// Where progress is shown.
+    pub progress: Progress,
+}
+
+impl Default for Lanczos {
+    fn default() -> Self {
+        Lanczos {
+            count: 5,
+            max_products: 100,
+            relative_error: 1e-3,
+            weighting: Weighting::Plain,
+            seed: 0,
+            progress: Progress::default(),
+        }
+    }
+}
+
+/// The largest eigenvalues of one model's Hessian.
+#[derive(Clone, Debug)]
+pub struct Eigenvalues {
+    /// Name of the model.
+    pub model: String,
+    /// Name of the data set.
+    pub data: String,
+    /// Which matrix.
+    pub weighting: Weighting,
+    /// By magnitude, the largest first.
+    pub values: Vec<f64>,
+    /// `|H y - λ y|` of each: an eigenvalue lies within this distance.
+    pub residuals: Vec<f64>,
+    /// The eigenvectors, of length 1, in the shapes of the parameters.
+    pub vectors: Vec<Params>,
+    /// Products it took.
+    pub products: usize,
+    /// Whether every residual is as small as was wanted.
+    pub converged: bool,
+}
+
+impl Lanczos {
+    /// The eigenvalues of largest magnitude of the Hessian of the mean cross-entropy on `data`, for named models.
+    ///
+    /// # Errors
+    /// No eigenvalues wanted, more than products or parameters, NaN weights, data that do not fit.
+    pub fn eigenvalues(&self, models: &[(&str, &Model)], data: &Dataset) -> Result<Vec<Eigenvalues>> {
+        let smallest = models.iter().map(|(_, model)| model.params.numel()).min().unwrap_or(usize::MAX);
+        if self.count == 0 || self.count > self.max_products.min(smallest) {
+            let requirement = "at least 1, and no more than `max_products` or the number of parameters";
+            return Err(Error::Setting { setting: "count", value: self.count.to_string(), requirement });
+        }
+        let mut task = self.progress.task("Hessian eigenvalues", models.len() * self.max_products);
+        models.iter().map(|(name, model)| self.of_model(name, model, data, &mut task)).collect()
+    }
+
+    fn of_model(&self, name: &str, model: &Model, data: &Dataset, task: &mut Task) -> Result<Eigenvalues> {
+        let hessian = Hessian::new(model, data, self.weighting)?;
+        let start = hessian.signs(&mut rng(self.seed, Purpose::Probe))?;
+        let most = self.max_products.min(hessian.dimension() as usize);
+        let mut basis = Krylov::new(&start, most)?;
+        loop {
+            basis.extend(&hessian)?;
+            let ritz = basis.ritz()?;
+            let count = self.count.min(ritz.values.len());
+            let mut order: Vec<usize> = (0..ritz.values.len()).collect();
+            order.sort_by(|&a, &b| ritz.values[b].abs().total_cmp(&ritz.values[a].abs()));
+            order.truncate(count);
+            let goal = self.relative_error * ritz.values[order[0]].abs();
+            let converged = count == self.count && order.iter().all(|&index| ritz.residuals[index] <= goal);
+            task.step(|| format!("largest {:.4}", ritz.values[order[0]]));
+            if converged || basis.exhausted() || basis.len() == most {
+                let vectors = order.iter().map(|&index| shaped(&basis.combine(&ritz.weights[index])?, &model.params));
+                return Ok(Eigenvalues {
+                    model: name.to_owned(),
+                    data: data.name().to_owned(),
+                    weighting: self.weighting,
+                    values: order.iter().map(|&index| ritz.values[index]).collect(),
+                    residuals: order.iter().map(|&index| ritz.residuals[index]).collect(),
+                    vectors: vectors.collect::<Result<_>>()?,
+                    products: basis.len(),
+                    converged: converged || basis.exhausted(),
+                });
+            }
+        }
+    }
+}
+
+/// A vector in the shapes of a model's parameters.
+fn shaped(vector: &Tensor, like: &Params) -> Result<Params> {
+    let mut start = 0;
+    like.without_buffers().map(|tensor| {
+        let length = tensor.numel() as i64;
+        start += length;
+        Ok(vector.f_narrow(0, start - length, length)?.f_reshape(tensor.size())?)
+    })
+}
+
+/// An orthonormal basis in which the Hessian is tridiagonal: `α` on the diagonal, `β` beside it.
+pub(super) struct Krylov {
+    vectors: Tensor, // [most, d], of which the first `len` are filled in
+    next: Tensor,
+    alpha: Vec<f64>,
+    beta: Vec<f64>,
+}
+
+/// Eigenvalues of the tridiagonal matrix, in rising order.
+pub(super) struct Ritz {
+    pub values: Vec<f64>,
+    pub residuals: Vec<f64>,
+    /// For each value its eigenvector in terms of the basis.
+    pub weights: Vec<Vec<f64>>,
+}
+
+impl Krylov {
+    /// A basis that begins with `start` and will have at most so many vectors.
+    pub(super) fn new(start: &Tensor, most: usize) -> Result<Krylov> {
+        let next = start.f_div_scalar(dot(start, start)?.sqrt())?;
+        let vectors = Tensor::f_empty([most as i64, start.size()[0]], (start.kind(), start.device()))?;
+        Ok(Krylov { vectors, next, alpha: Vec::new(), beta: Vec::new() })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.alpha.len()
+    }
+
+    /// Whether the basis spans a space that the Hessian does not leave: the values are exact.
+    pub(super) fn exhausted(&self) -> bool {
+        let Some((&last, before)) = self.beta.split_last() else { return false };
+        last <= 1e-6 * self.alpha.iter().chain(before).map(|x| x.abs()).fold(0.0, f64::max)
+    }
+
+    /// One more product.
+    pub(super) fn extend(&mut self, hessian: &Hessian) -> Result<()> {
+        self.vectors.f_select(0, self.len() as i64)?.f_copy_(&self.next)?;
+        let mut product = hessian.products(std::slice::from_ref(&self.next))?.remove(0);
+        self.alpha.push(dot(&product, &self.next)?);
+        // Twice: in f32 once would leave the basis far from orthogonal.
+        for _ in 0..2 {
+            let basis = self.filled()?;
+            product = product.f_sub(&basis.f_tr()?.f_mv(&basis.f_mv(&product)?)?)?;
+        }
+        let beta = dot(&product, &product)?.sqrt();
+        self.beta.push(beta);
+        self.next = product.f_div_scalar(beta.max(f64::MIN_POSITIVE))?;
+        Ok(())
+    }
+
+    pub(super) fn ritz(&self) -> Result<Ritz> {
+        let m = self.len();
+        let mut matrix = vec![0.0; m * m];
+        for i in 0..m {
+            matrix[i * m + i] = self.alpha[i];
+            if i + 1 < m {
+                matrix[i * m + i + 1] = self.beta[i];
+                matrix[(i + 1) * m + i] = self.beta[i];
+            }
+        }
+        let matrix = Tensor::f_from_slice(&matrix)?.f_view([m as i64, m as i64])?;
+        let (values, vectors) = matrix.f_linalg_eigh("L")?;
+        let weights: Vec<Vec<f64>> = (0..m as i64)
+            .map(|column| Ok(Vec::<f64>::try_from(vectors.f_select(1, column)?.f_contiguous()?)?))
+            .collect::<Result<_>>()?;
+        let last = self.beta[m - 1];
+        let residuals = weights.iter().map(|weights| (last * weights[m - 1]).abs()).collect();
+        Ok(Ritz { values: Vec::try_from(values)?, residuals, weights })
+    }
+
+    /// `Σ weights[i] basis[i]`.
+    fn combine(&self, weights: &[f64]) -> Result<Tensor> {
+        let weights = Tensor::f_from_slice(weights)?.f_to_kind(self.next.kind())?.f_to_device(self.next.device())?;
+        Ok(self.filled()?.f_tr()?.f_mv(&weights)?)
+    }
+
+    fn filled(&self) -> Result<Tensor> {
+        Ok(self.vectors.f_narrow(0, 0, self.len() as i64)?)
+    }
+}
+
+impl Eigenvalues {
+    /// One row an eigenvalue, the largest first.
+    pub fn frame(&self) -> DataFrame {
+        let rows = &self.values;
+        frame([
+            column("model", rows.iter().map(|_| self.model.as_str())),
+            column("data_set", rows.iter().map(|_| self.data.as_str())),
+            column("weighting", rows.iter().map(|_| self.weighting.name())),
+            column("rank", 1..=rows.len() as u64),
+            column("eigenvalue", rows.iter().copied()),
+            column("residual", self.residuals.iter().copied()),
+            column("products", rows.iter().map(|_| self.products as u64)),
+        ])
+    }
+
+    /// The eigenvalues by rank, beside those of other models.
+    pub fn chart_beside(&self, others: &[&Eigenvalues]) -> Chart {
+        let all = std::iter::once(self).chain(others.iter().copied());
+        let series = all.map(|own| {
+            let points = (1..).zip(&own.values).map(|(rank, &value)| (f64::from(rank), value)).collect();
+            let band = own.values.iter().zip(&own.residuals).map(|(value, error)| (value - error, value + error));
+            Series::new(own.model.clone(), points).band(band.collect())
+        });
+        Lines::new("Largest eigenvalues of the Hessian", "rank", "eigenvalue").series(series).into()
+    }
+
+    /// The eigenvalues by rank.
+    pub fn chart(&self) -> Chart {
+        self.chart_beside(&[])
+    }
+
+    /// Shows the table in the notebook.
+    pub fn evcxr_display(&self) {
+        let end = if self.converged { "converged" } else { "stopped at `max_products`" };
+        crate::notebook::show_frame(&self.frame(), &format!("{} products, {end}", self.products));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::explicit;
+    use super::*;
+    use tch::Kind;
+
+    #[test]
+    fn eigenvalues_and_vectors_are_those_of_the_explicit_hessian() -> Result<()> {
+        for weighting in [Weighting::Plain, Weighting::Parameters] {
+            let (model, data, matrix) = explicit(weighting)?;
+            let mut exact = Vec::<f64>::try_from(matrix.linalg_eigh("L").0)?;
+            exact.sort_by(|a, b| b.abs().total_cmp(&a.abs()));
+            let settings = Lanczos { count: 4, relative_error: 1e-4, weighting, ..Lanczos::default() };
+            let found = settings.eigenvalues(&[("small", &model)], &data)?.remove(0);
+            assert!(found.converged, "{weighting:?}: {:?}", found.residuals);
+            for rank in 0..4 {
+                let distance = (found.values[rank] - exact[rank]).abs();
+                let allowed = found.residuals[rank] + 1e-5 * exact[0];
+                assert!(distance <= allowed, "{weighting:?}, rank {rank}: {} {}", found.values[rank], exact[rank]);
+                let vector = super::super::flat(found.vectors[rank].tensors())?.to_kind(Kind::Double);
+                let residual = (matrix.mv(&vector) - &vector * found.values[rank]).norm().double_value(&[]);
+                assert!(residual < found.residuals[rank] + 1e-4 * exact[0], "{weighting:?}, rank {rank}: {residual}");
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,156 @@
+//! The Hessian `H` of the mean cross-entropy, seen through its products with vectors: trace, largest eigenvalues, and
+//! spectral density, each plain or weighted by the parameters.
+//!
+//! Everything is in evaluation mode; `H v` comes from double back-propagation, averaged over batches by their sizes.
+
+mod density;
+mod lanczos;
+mod trace;
+
+pub use density::{Density, SpectralDensity};
+pub use lanczos::{Eigenvalues, Lanczos};
+pub use trace::{Estimator, Hutchinson, TraceEstimate, Traces};
+
+use rand::Rng;
+use tch::{Kind, Tensor};
+
+use crate::data::{Dataset, Order};
+use crate::error::{Error, Result};
+use crate::evaluate::{EVALUATION_BATCH, cross_entropy};
+use crate::network::{Mode, Model, Network, Params};
+
+/// Which matrix is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weighting {
+    /// `H`.
+    Plain,
+    /// `diag|θ| H diag|θ|`: the paper's, invariant to the scale symmetry of ReLU networks.
+    Parameters,
+}
+
+impl Weighting {
+    fn name(self) -> &'static str {
+        match self {
+            Weighting::Plain => "plain",
+            Weighting::Parameters => "parameters",
+        }
+    }
+}
+
+/// The Hessian as a linear map on vectors of length `d`, the number of parameters.
+struct Hessian<'a> {
+    network: &'a Network,
+    params: Params,
+    data: &'a Dataset,
+    /// `|θ|`, for the weighted matrix.
+    scale: Option<Tensor>,
+}
+
+impl<'a> Hessian<'a> {
+    fn new(model: &'a Model, data: &'a Dataset, weighting: Weighting) -> Result<Hessian<'a>> {
+        model.network.check_params(&model.params)?;
+        let params = model.params.leaves()?;
+        let scale = match weighting {
+            Weighting::Plain => None,
+            Weighting::Parameters => Some(flat(model.params.tensors())?.f_detach()?.f_abs()?),
+        };
+        Ok(Hessian { network: &model.network, params, data, scale })
+    }
+
+    /// Number of parameters.
+    fn dimension(&self) -> i64 {
+        self.params.numel() as i64
+    }
+
+    /// The products with some vectors `[d]`; one pass over the data for all of them.
+    fn products(&self, vectors: &[Tensor]) -> Result<Vec<Tensor>> {
+        let scaled = |vector: &Tensor| -> Result<Tensor> {
+            Ok(self.scale.as_ref().map_or_else(|| Ok(vector.shallow_clone()), |scale| vector.f_mul(scale))?)
+        };
+        let vectors: Vec<Tensor> = vectors.iter().map(scaled).collect::<Result<_>>()?;
+        let mut sums: Vec<Tensor> = vectors.iter().map(|vector| Ok(vector.f_zeros_like()?)).collect::<Result<_>>()?;
+        for batch in self.data.batches(EVALUATION_BATCH, Order::Sequential)? {
+            let (x, y) = batch?;
+            let share = y.size()[0] as f64 / self.data.len() as f64;
+            let loss = cross_entropy(&self.network.forward(&self.params, &x, Mode::Eval)?, &y, 0.0)?;
+            let gradient = flat(&Tensor::f_run_backward(&[&loss], self.params.tensors(), true, true)?)?;
+            for (sum, vector) in sums.iter_mut().zip(&vectors) {
+                let product = gradient.f_dot(vector)?;
+                let product = flat(&Tensor::f_run_backward(&[&product], self.params.tensors(), true, false)?)?;
+                let _ = sum.f_add_(&product.f_mul_scalar(share)?)?;
+            }
+        }
+        sums.iter().map(scaled).collect()
+    }
+
+    /// Independent signs, +1 or -1, as a vector `[d]`.
+    fn signs(&self, rng: &mut impl Rng) -> Result<Tensor> {
+        let count = self.dimension() as usize;
+        let mut values = Vec::with_capacity(count);
+        while values.len() < count {
+            let bits = rng.next_u64();
+            let left = (count - values.len()).min(64);
+            values.extend((0..left).map(|bit| if bits >> bit & 1 == 1 { 1f32 } else { -1.0 }));
+        }
+        let kind = self.params.tensors().first().map_or(Kind::Float, Tensor::kind);
+        Ok(Tensor::f_from_slice(&values)?.f_to_kind(kind)?.f_to_device(self.params.device())?)
+    }
+}
+
+/// All tensors as one vector.
+fn flat(tensors: &[Tensor]) -> Result<Tensor> {
+    if tensors.is_empty() {
+        return Err(Error::Empty { what: "the set of parameters".into() });
+    }
+    let parts: Vec<Tensor> = tensors.iter().map(|tensor| Ok(tensor.f_reshape([-1])?)).collect::<Result<_>>()?;
+    Ok(Tensor::f_cat(&parts, 0)?)
+}
+
+/// `<a, b>`, summed in f64.
+fn dot(a: &Tensor, b: &Tensor) -> Result<f64> {
+    Ok(a.f_mul(b)?.f_sum(Kind::Double)?.f_double_value(&[])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::Network;
+    use tch::Device;
+
+    /// A small model in f64, its data, and its Hessian entry by entry, `[d, d]`.
+    pub(super) fn explicit(weighting: Weighting) -> Result<(Model, Dataset, Tensor)> {
+        let network = Network::mlp(&[16, 5, 4])?;
+        let params = network.init(3, Device::Cpu)?.to_kind(Kind::Double)?;
+        let model = Model::new(network.clone(), params)?;
+        let data = crate::data::blobs(0, Device::Cpu)?.test.take(32)?;
+        let leaves = model.params.leaves()?;
+        let x = data.images().to_kind(Kind::Double);
+        let loss = cross_entropy(&network.forward(&leaves, &x, Mode::Eval)?, data.labels(), 0.0)?;
+        let gradient = flat(&Tensor::run_backward(&[&loss], leaves.tensors(), true, true))?;
+        let row = |entry| flat(&Tensor::run_backward(&[gradient.get(entry)], leaves.tensors(), true, false));
+        let rows: Vec<Tensor> = (0..gradient.size()[0]).map(row).collect::<Result<_>>()?;
+        let mut matrix = Tensor::stack(&rows, 0);
+        if weighting == Weighting::Parameters {
+            let scale = flat(model.params.tensors())?.abs();
+            matrix = matrix * scale.unsqueeze(0) * scale.unsqueeze(1);
+        }
+        let single = Model::new(network, model.params.to_kind(Kind::Float)?)?;
+        Ok((single, data, matrix))
+    }
+
+    #[test]
+    fn products_are_those_of_the_explicit_matrix() -> Result<()> {
+        for weighting in [Weighting::Plain, Weighting::Parameters] {
+            let (model, data, matrix) = explicit(weighting)?;
+            let hessian = Hessian::new(&model, &data, weighting)?;
+            let vectors: Vec<Tensor> =
+                (0..3).map(|_| Tensor::randn([hessian.dimension()], (Kind::Float, Device::Cpu))).collect();
+            for (product, vector) in hessian.products(&vectors)?.iter().zip(&vectors) {
+                let exact = matrix.mv(&vector.to_kind(Kind::Double));
+                let error = (product - &exact).norm().double_value(&[]) / exact.norm().double_value(&[]);
+                assert!(error < 1e-5, "{weighting:?}: {error}");
+            }
+        }
+        Ok(())
+    }
+}

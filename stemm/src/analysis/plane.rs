@@ -1,0 +1,352 @@
+//! Loss on planes: through three models, or around one along random directions.
+//!
+//! Through models (Garipov et al. 2018): `θ = θ_0 + x u + y v` with `u` and `v` orthonormal, so that distances on the
+//! chart are distances between the models. Around one (Li et al. 2018): normal random directions, of which each filter
+//! has the length of the model's filter; biases and norms stay.
+
+use polars::prelude::DataFrame;
+use tch::Tensor;
+
+use crate::chart::{Chart, Contours};
+use crate::data::{Part, Splits};
+use crate::error::{Error, Result};
+use crate::evaluate::loss_and_accuracy;
+use crate::frame::{column, frame};
+use crate::merge::{Repair, merge_weighted};
+use crate::network::{Model, Params, check_models};
+use crate::progress::Progress;
+use crate::rng::{Purpose, rng};
+
+/// Settings of a plane.
+///
+/// ```
+/// use stemm::prelude::*;
+/// let data = blobs(0, Device::Cpu)?;
+/// let network = Network::mlp(&[16, 8, 4])?;
+/// let models = (0..3).map(|seed| Model::new(network.clone(), network.init(seed, Device::Cpu)?));
+/// let models = models.collect::<stemm::Result<Vec<_>>>()?;
+/// let landscape = Plane { points: 5, ..Plane::default() }.through("untrained", &models, &data)?;
+/// assert_eq!(landscape.losses.len(), 25);
+/// # Ok::<(), stemm::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Plane {
+    /// Places along each axis.
+    pub points: usize,
+    /// How far the plane goes on beyond the models, as a share of their extent.
+    pub margin: f64,
+    /// Half the side of a plane around one model, in lengths of its filters.
+    pub radius: f64,
+    /// The data on which loss and accuracy are taken.
+    pub part: Part,
+    /// At most so many of their samples: the cost is points² passes over them.
+    pub samples: usize,
+    /// How the statistics of the networks are set right, with the training data.
+    pub repair: Repair,
+    /// Seed of random directions.
+    pub seed: u64,
+    /// Where progress is shown.
+    pub progress: Progress,
+}
+
+impl Default for Plane {
+    fn default() -> Self {
+        Plane {
+            points: 31,
+            margin: 0.25,
+            radius: 1.0,
+            part: Part::default(),
+            samples: 2_000,
+            repair: Repair::default(),
+            seed: 0,
+            progress: Progress::default(),
+        }
+    }
+}
+
+/// Loss and accuracy on a plane.
+#[derive(Clone, Debug)]
+pub struct Landscape {
+    /// What the models are, for titles.
+    pub label: String,
+    /// Name of the data set, and how many samples of it were used.
+    pub data: (String, usize),
+    /// What was done to the statistics of the networks.
+    pub repair: Repair,
+    /// Places along the axes, from the lowest.
+    pub axis: [Vec<f64>; 2],
+    /// Losses in nats by rows from the lowest `y`, each from the lowest `x`.
+    pub losses: Vec<f64>,
+    /// Accuracies in the same order.
+    pub accuracies: Vec<f64>,
+    /// Named places.
+    pub marks: Vec<(String, (f64, f64))>,
+    /// Models projected onto the plane, in order.
+    pub path: Vec<(f64, f64)>,
+    origin: Params,
+    directions: [Params; 2],
+    axes: [&'static str; 2],
+}
+
+impl Plane {
+    /// The plane through the first three models; others are projected onto it as marks.
+    ///
+    /// # Errors
+    /// Fewer than three models, models of different networks, models on one line, too few points.
+    pub fn through(&self, label: &str, models: &[Model], data: &Splits) -> Result<Landscape> {
+        check_models("a plane", models, 3)?;
+        self.check()?;
+        let _guard = tch::no_grad_guard();
+        let [first, second, third] = [0, 1, 2].map(|model: usize| &models[model].params);
+        let (along, other) = (difference(second, first)?, difference(third, first)?);
+        let width = along.dot(&along)?.sqrt();
+        let unit = along.scaled(1.0 / width.max(f64::MIN_POSITIVE))?;
+        let shift = other.dot(&unit)?;
+        let across = Params::weighted_sum(&[&other, &unit], &[1.0, -shift])?;
+        let height = across.dot(&across)?.sqrt();
+        if !(width > 0.0 && height > 1e-6 * width) {
+            let requirement = "three models that do not lie on one line";
+            return Err(Error::Setting { setting: "models", value: label.to_owned(), requirement });
+        }
+        let directions = [unit, across.scaled(1.0 / height)?];
+        let marks = [(0.0, 0.0), (width, 0.0), (shift, height)];
+        let mut landscape = Landscape {
+            label: label.to_owned(),
+            marks: (0..).zip(marks).map(|(model, place)| (format!("model {model}"), place)).collect(),
+            axes: ["l2 distance", "l2 distance"],
+            ..self.empty(first, directions)?
+        };
+        for (model, other) in models.iter().enumerate().skip(3) {
+            let place = landscape.project(other)?;
+            landscape.marks.push((format!("model {model}"), place));
+        }
+        let margin = self.margin * width.max(height);
+        let axis = |place: fn(&(f64, f64)) -> f64| {
+            let places = landscape.marks.iter().map(|(_, at)| place(at));
+            let (low, high) = places.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), at| (l.min(at), h.max(at)));
+            self.steps(low - margin, high + margin)
+        };
+        landscape.axis = [axis(|place| place.0), axis(|place| place.1)];
+        self.fill(landscape, &models[0], data)
+    }
+
+    /// The plane around a model along two random directions with the lengths of its filters.
+    ///
+    /// # Errors
+    /// NaN weights, too few points.
+    pub fn around(&self, label: &str, model: &Model, data: &Splits) -> Result<Landscape> {
+        check_models("a plane", std::slice::from_ref(model), 1)?;
+        self.check()?;
+        let _guard = tch::no_grad_guard();
+        let mut rng = rng(self.seed, Purpose::Landscape);
+        let mut direction = || model.params.map(|tensor| filter_normalised(&mut rng, tensor));
+        let directions = [direction()?, direction()?];
+        let axis = self.steps(-self.radius, self.radius);
+        let landscape = Landscape {
+            label: label.to_owned(),
+            marks: vec![("model".to_owned(), (0.0, 0.0))],
+            axis: [axis.clone(), axis],
+            axes: ["first direction (filter lengths)", "second direction"],
+            ..self.empty(&model.params, directions)?
+        };
+        self.fill(landscape, model, data)
+    }
+
+    fn check(&self) -> Result<()> {
+        crate::train::positive("samples", self.samples)?;
+        if self.points < 2 {
+            let value = self.points.to_string();
+            return Err(Error::Setting { setting: "points", value, requirement: "at least 2 along each axis" });
+        }
+        for (setting, value) in [("margin", self.margin), ("radius", self.radius)] {
+            if !(value >= 0.0 && value.is_finite()) || setting == "radius" && value == 0.0 {
+                return Err(Error::Setting { setting, value: value.to_string(), requirement: "a positive number" });
+            }
+        }
+        Ok(())
+    }
+
+    fn steps(&self, low: f64, high: f64) -> Vec<f64> {
+        (0..self.points).map(|step| low + (high - low) * step as f64 / (self.points - 1) as f64).collect()
+    }
+
+    fn empty(&self, origin: &Params, directions: [Params; 2]) -> Result<Landscape> {
+        Ok(Landscape {
+            label: String::new(),
+            data: (String::new(), 0),
+            repair: Repair::Off,
+            axis: [Vec::new(), Vec::new()],
+            losses: Vec::new(),
+            accuracies: Vec::new(),
+            marks: Vec::new(),
+            path: Vec::new(),
+            origin: origin.without_buffers(),
+            directions: directions.map(|direction| direction.without_buffers()),
+            axes: ["", ""],
+        })
+    }
+
+    fn fill(&self, mut landscape: Landscape, model: &Model, data: &Splits) -> Result<Landscape> {
+        let network = &model.network;
+        let part = data.part(self.part).take(self.samples)?;
+        let moved = |direction: &Params| -> Result<Model> {
+            let sum = Params::weighted_sum(&[&landscape.origin, direction], &[1.0, 1.0])?;
+            let params = model.params.with(sum.tensors().iter().map(Tensor::shallow_clone).collect());
+            Ok(Model { network: network.clone(), params })
+        };
+        // θ_0 + x u + y v = (1 - x - y) θ_0 + x (θ_0 + u) + y (θ_0 + v): a mixture of three, so repair works as for merges.
+        let corners = [model.clone(), moved(&landscape.directions[0])?, moved(&landscape.directions[1])?];
+        let mut task = self.progress.task(format!("plane {}", landscape.label), self.points * self.points);
+        for &y in &landscape.axis[1] {
+            for &x in &landscape.axis[0] {
+                let own = merge_weighted(&corners, &[1.0 - x - y, x, y], self.repair, &data.train)?;
+                let (loss, accuracy) = loss_and_accuracy(network, &own.params, &part)?;
+                landscape.losses.push(loss);
+                landscape.accuracies.push(accuracy);
+                task.step(|| format!("loss {loss:.4}"));
+            }
+        }
+        landscape.data = (part.name().to_owned(), part.len());
+        landscape.repair = self.repair.done_to(network);
+        Ok(landscape)
+    }
+}
+
+fn difference(a: &Params, b: &Params) -> Result<Params> {
+    Params::weighted_sum(&[&a.without_buffers(), &b.without_buffers()], &[1.0, -1.0])
+}
+
+/// A normal random direction whose filters (the first axis) have the lengths of the tensor's; zero for vectors.
+fn filter_normalised(rng: &mut impl rand::Rng, tensor: &Tensor) -> Result<Tensor> {
+    if tensor.dim() < 2 {
+        return Ok(tensor.f_zeros_like()?);
+    }
+    // Box and Muller's transform of two uniforms.
+    let mut uniform = || -> Result<Tensor> {
+        let values: Vec<f64> = (0..tensor.numel()).map(|_| 1.0 - rand::RngExt::random::<f64>(rng)).collect();
+        Ok(Tensor::f_from_slice(&values)?.f_view(tensor.size().as_slice())?)
+    };
+    let radius = uniform()?.f_log()?.f_mul_scalar(-2.0)?.f_sqrt()?;
+    let normal = radius.f_mul(&uniform()?.f_mul_scalar(std::f64::consts::TAU)?.f_cos()?)?;
+    let normal = normal.f_to_kind(tensor.kind())?.f_to_device(tensor.device())?;
+    let length = |values: &Tensor| -> Result<Tensor> {
+        let mut shape = vec![1; tensor.dim()];
+        shape[0] = -1;
+        let flat = values.f_reshape([tensor.size()[0], -1])?;
+        Ok(flat.f_norm_scalaropt_dim(2.0, [1i64].as_slice(), false)?.f_view(shape.as_slice())?)
+    };
+    Ok(normal.f_mul(&length(tensor)?.f_div(&length(&normal)?)?)?)
+}
+
+impl Landscape {
+    /// Where a model's projection lies on the plane.
+    ///
+    /// # Errors
+    /// A model of another network.
+    pub fn project(&self, model: &Model) -> Result<(f64, f64)> {
+        let _guard = tch::no_grad_guard();
+        let from_origin = difference(&model.params, &self.origin)?;
+        let [u, v] = &self.directions;
+        // Random directions are nearly, not exactly, orthogonal: the normal equations of least squares.
+        let (uu, uv, vv) = (u.dot(u)?, u.dot(v)?, v.dot(v)?);
+        let (a, b) = (from_origin.dot(u)?, from_origin.dot(v)?);
+        let determinant = uu * vv - uv * uv;
+        Ok(((a * vv - b * uv) / determinant, (b * uu - a * uv) / determinant))
+    }
+
+    /// The landscape with a path of models on it, each projected onto the plane.
+    ///
+    /// # Errors
+    /// Models of another network.
+    pub fn with_path(mut self, models: &[Model]) -> Result<Landscape> {
+        self.path = models.iter().map(|model| self.project(model)).collect::<Result<_>>()?;
+        Ok(self)
+    }
+
+    /// One row a place: `x`, `y`, loss, accuracy.
+    pub fn frame(&self) -> DataFrame {
+        let rows = self.losses.len();
+        let columns = self.axis[0].len();
+        frame([
+            column("label", (0..rows).map(|_| self.label.as_str())),
+            column("data_set", (0..rows).map(|_| self.data.0.as_str())),
+            column("samples", (0..rows).map(|_| self.data.1 as u64)),
+            column("x", (0..rows).map(|row| self.axis[0][row % columns])),
+            column("y", (0..rows).map(|row| self.axis[1][row / columns])),
+            column("loss_nats", self.losses.iter().copied()),
+            column("accuracy", self.accuracies.iter().copied()),
+        ])
+    }
+
+    /// The loss as contours.
+    pub fn chart(&self) -> Chart {
+        let ends = |axis: &[f64]| (axis[0], axis[axis.len() - 1]);
+        let title = format!("Loss (nats), {}: {} of {}", self.label, self.data.1, self.data.0);
+        let (x, y) = ((self.axes[0], ends(&self.axis[0])), (self.axes[1], ends(&self.axis[1])));
+        let plane = Contours::plane(title, x, y, self.axis[0].len(), self.losses.clone());
+        plane.marks(self.marks.iter().cloned()).path(self.path.clone()).into()
+    }
+
+    /// Shows the table in the notebook.
+    pub fn evcxr_display(&self) {
+        let (name, samples) = &self.data;
+        crate::notebook::show_frame(
+            &self.frame(),
+            &format!("{} on {samples} of {name}, repair: {}", self.label, self.repair),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::blobs;
+    use crate::network::Network;
+    use tch::Device;
+
+    fn model(seed: u64) -> Result<Model> {
+        let network = Network::mlp(&[16, 8, 4])?;
+        Model::new(network.clone(), network.init(seed, Device::Cpu)?)
+    }
+
+    #[test]
+    fn models_lie_on_their_plane_at_their_distances_with_their_losses() -> Result<()> {
+        let (models, data) = (vec![model(0)?, model(1)?, model(2)?, model(3)?], blobs(0, Device::Cpu)?);
+        // Three points along each axis and a margin that puts them onto the first two models.
+        let plane = Plane { points: 2, margin: 0.0, ..Plane::default() }.through("four", &models, &data)?;
+        for (index, own) in models[..3].iter().enumerate() {
+            let (x, y) = plane.marks[index].1;
+            let found = plane.project(own)?;
+            assert!((found.0 - x).abs() < 1e-4 && (found.1 - y).abs() < 1e-4, "{found:?} {x} {y}");
+        }
+        let difference = difference(&models[2].params, &models[0].params)?;
+        let (x, y) = plane.marks[2].1;
+        assert!((x.hypot(y) - difference.dot(&difference)?.sqrt()).abs() < 1e-4);
+        let three = Plane { points: 2, margin: 0.0, ..Plane::default() }.through("three", &models[..3], &data)?;
+        let corner = three.axis[0].iter().position(|&x| x == 0.0);
+        if corner == Some(0) {
+            let own = loss_and_accuracy(&models[0].network, &models[0].params, &data.test)?.0;
+            assert!((three.losses[0] - own).abs() < 1e-6, "{} {own}", three.losses[0]);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn random_directions_have_the_lengths_of_the_filters_and_leave_biases() -> Result<()> {
+        let own = model(0)?;
+        let plane = Plane { points: 3, ..Plane::default() }.around("one", &own, &blobs(0, Device::Cpu)?)?;
+        for direction in &plane.directions {
+            for (direction, tensor) in direction.tensors().iter().zip(own.params.tensors()) {
+                let lengths = |t: &Tensor| t.norm_scalaropt_dim(2.0, [-1i64].as_slice(), false);
+                let error = match tensor.dim() {
+                    1 => direction.abs().max(),
+                    _ => (lengths(direction) - lengths(tensor)).abs().max(),
+                };
+                assert!(error.double_value(&[]) < 1e-5);
+            }
+        }
+        let own_loss = loss_and_accuracy(&own.network, &own.params, &blobs(0, Device::Cpu)?.test)?.0;
+        assert!((plane.losses[4] - own_loss).abs() < 1e-6, "the model is in the middle");
+        Ok(())
+    }
+}
