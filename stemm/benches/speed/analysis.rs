@@ -3,7 +3,7 @@
 use stemm::prelude::*;
 use stemm::tch;
 
-use super::measure::side_by_side;
+use super::measure::{Row, milliseconds, side_by_side};
 use super::{Outcome, images, mlp, trained};
 
 /// The MLP's logits, written out.
@@ -70,4 +70,44 @@ pub fn hessian_trace() -> Outcome {
     let ours = || _ = std::hint::black_box(hutchinson.traces(&[("", &models[0])], &data.test));
     side_by_side("hessian_trace", "3x512 10 vectors 2000 images", 5, ours, floor).report();
     Ok(())
+}
+
+/// The analyses of the quickstart's models that take longest; no floor, but what a user waits.
+pub fn landscape() -> Outcome {
+    let data = images(256, 10_000)?;
+    let models = trained(&mlp(512)?, 4)?;
+    let report = |params: &str, work: &mut dyn FnMut() -> stemm::Result<()>| -> Outcome {
+        let mut outcome = Ok(());
+        let ours_ms = milliseconds(|| outcome = work());
+        outcome?;
+        Row { bench: "landscape", params: params.into(), ours_ms, floor_ms: None, peak_mb: 0.0 }.report();
+        Ok(())
+    };
+    let progress = Progress::Silent;
+    report("barriers of 4 models; 25 points; 10000 images", &mut || {
+        Interpolation { progress, ..Interpolation::default() }.barriers("", &models, &data)?;
+        Ok(())
+    })?;
+    for (name, estimator) in
+        [("Hutchinson", Estimator::Hutchinson), ("Hutch++", Estimator::HutchPlusPlus { basis: 20 })]
+    {
+        let test = data.test.take(2_000)?;
+        let settings =
+            Hutchinson { vectors: 300, relative_error: Some(0.02), estimator, progress, ..Hutchinson::default() };
+        let mut reached = String::new();
+        let ours_ms = milliseconds(|| {
+            reached = match settings.traces(&[("", &models[0])], &test) {
+                Ok(traces) => {
+                    format!("{:.4} ± {:.4}", traces.estimates[0].mean(), traces.estimates[0].standard_error())
+                }
+                Err(error) => error.to_string(),
+            }
+        });
+        let params = format!("weighted trace to 2 % by {name} ({reached}); 2000 images");
+        Row { bench: "landscape", params, ours_ms, floor_ms: None, peak_mb: 0.0 }.report();
+    }
+    report("plane of 31 x 31 points; 2000 images", &mut || {
+        Plane { progress, ..Plane::default() }.through("", &models, &data)?;
+        Ok(())
+    })
 }

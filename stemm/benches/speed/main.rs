@@ -21,7 +21,7 @@ pub type Outcome = Result<(), Box<dyn Error>>;
 /// A name, and what measures and prints its rows.
 type Bench = (&'static str, fn() -> Outcome);
 
-const BENCHES: [Bench; 9] = [
+const BENCHES: [Bench; 10] = [
     ("assignment_cold", assignment::cold),
     ("assignment_warm", alignment::warm_assignment),
     ("weight_matching", alignment::weight_matching),
@@ -29,6 +29,7 @@ const BENCHES: [Bench; 9] = [
     ("ste_mm_step", alignment::ste_mm_step),
     ("hessian_trace", analysis::hessian_trace),
     ("interpolation", analysis::interpolation),
+    ("landscape", analysis::landscape),
     ("training_epoch", training::epoch),
     ("data_loading", training::loading),
 ];

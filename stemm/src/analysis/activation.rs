@@ -119,24 +119,29 @@ impl UnitCorrelation {
         ])
     }
 
-    /// The matrix (of the first 24 units), beside those of `others`: before and after alignment, say.
-    pub fn chart_beside(&self, others: &[&UnitCorrelation]) -> Chart {
-        let first = self.heatmap().into();
-        others.iter().fold(first, |chart: Chart, other| chart.beside(other.heatmap().into()))
-    }
-
-    /// The matrix, of the first 24 units.
+    /// The matrix, of the first 24 units: where alignment has found partners, the diagonal is dark.
     pub fn chart(&self) -> Chart {
-        self.chart_beside(&[])
-    }
-
-    fn heatmap(&self) -> Heatmap {
         let shown = SHOWN.min(self.matrix.size()[0] as usize) as i64;
         let value = |row, column| Some(self.matrix.double_value(&[row, column]).max(0.0));
         let values = (0..shown).map(|row| (0..shown).map(|column| value(row, column)).collect()).collect();
         // Every fourth unit named: more would overlap.
         let names = (0..shown).map(|unit| if unit % 4 == 0 { unit.to_string() } else { String::new() }).collect();
-        Heatmap::new(format!("Correlation, {}, {}", self.layer, self.label), names, values).highest(1.0)
+        Heatmap::new(format!("Correlation, {}, {}", self.layer, self.label), names, values).highest(1.0).into()
+    }
+
+    /// The correlations of all units with the units in their places, from the highest on, beside those of `others`: before
+    /// and after alignment, say; dashed, what the best partners in the other model would give.
+    pub fn aligned_chart(&self, others: &[&UnitCorrelation]) -> Chart {
+        let ranked = |name: &str, mut values: Vec<f64>| {
+            values.sort_by(|a, b| b.total_cmp(a));
+            let points = (1..).zip(values).map(|(rank, value)| (f64::from(rank), value)).collect();
+            Series::new(name, points).without_dots()
+        };
+        let all = std::iter::once(self).chain(others.iter().copied());
+        let series =
+            all.map(|own| ranked(&own.label, own.aligned())).chain([ranked("best partner", self.best()).dashed()]);
+        let title = format!("Correlation of units with their partners, {}", self.layer);
+        Lines::new(title, "unit, by rank", "correlation").series(series).into()
     }
 
     /// Shows the table in the notebook.
@@ -244,10 +249,12 @@ impl Collapse {
             let points = self.places.iter().zip(&self.ratios).map(|(&t, ratios)| (t, ratios[layer])).collect();
             Series::new(name.clone(), points)
         });
-        let title = format!("Variance between two models, {}, repair: {}", self.label, self.repair);
-        Lines::new(title, "position t between two models", "standard deviation by that of the ends")
-            .series(series)
-            .into()
+        let repair = match self.repair {
+            Repair::Off => String::new(),
+            repair => format!(", repair: {repair}"),
+        };
+        let title = format!("Variance, {}{repair}", self.label);
+        Lines::new(title, "position t between two models", "σ relative to the ends").series(series).into()
     }
 
     /// Shows the table in the notebook.

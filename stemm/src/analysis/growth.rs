@@ -147,8 +147,8 @@ impl Growth {
             .methods()
             .into_iter()
             .map(|method| self.series(&method, |row| Some(row.test_loss), |row| row.method == method));
-        let title = "Merged models against their number: mean and 95 % band";
-        Lines::new(title, "models", "test loss (nats)").series(series.chain([models])).into()
+        let title = "Merged models: mean and 95 % band";
+        Lines::new(title, "models", "test loss (nats)").series(series.chain([models])).log_y().into()
     }
 
     /// The sharpness of the merges against the number of models, with 95 % confidence bands; empty unless it was wanted.
@@ -159,7 +159,7 @@ impl Growth {
             .into_iter()
             .filter(measured)
             .map(|method| self.series(&method, |row| row.trace.map(|trace| trace.0), |row| row.method == method));
-        let title = "Sharpness of merged models against their number";
+        let title = "Sharpness of merged models";
         Lines::new(title, "models", "Hessian trace").series(series).into()
     }
 

@@ -281,7 +281,7 @@ impl Landscape {
     /// The loss as contours.
     pub fn chart(&self) -> Chart {
         let ends = |axis: &[f64]| (axis[0], axis[axis.len() - 1]);
-        let title = format!("Loss (nats), {}: {} of {}", self.label, self.data.1, self.data.0);
+        let title = format!("Loss (nats), {}", self.label);
         let (x, y) = ((self.axes[0], ends(&self.axis[0])), (self.axes[1], ends(&self.axis[1])));
         let plane = Contours::plane(title, x, y, self.axis[0].len(), self.losses.clone());
         plane.marks(self.marks.iter().cloned()).path(self.path.clone()).into()

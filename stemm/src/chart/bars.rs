@@ -3,7 +3,7 @@
 use plotters::prelude::*;
 
 use super::lines::short;
-use super::{Area, Drawn, GRID, INK, PALETTE, TEXT, TITLE, ink, padded_range, text};
+use super::{Area, Drawn, GRID, INK, PALETTE, TEXT, ink, padded_range, text, title_style};
 use crate::notebook::number;
 
 /// A bar chart: name, value and standard error (0: none) of each bar.
@@ -31,7 +31,7 @@ impl Bars {
         let low = if finite().all(|bar| bar.1 >= 0.0) { 0.0 } else { y_range.start };
         let high = y_range.end + 0.05 * (y_range.end - low); // room for the value above the tallest bar
         let mut chart = ChartBuilder::on(area)
-            .caption(&self.title, ink(TITLE))
+            .caption(&self.title, title_style(&self.title, area.dim_in_pixel().0 - 20))
             .margin(10)
             .x_label_area_size(40)
             .y_label_area_size(62)

@@ -5,7 +5,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::heatmap::shade;
 use super::lines::short;
-use super::{Area, Drawn, GRID, INK, TEXT, TITLE, ink, text};
+use super::{Area, Drawn, GRID, INK, TEXT, ink, text, title_style};
 
 /// Contours of a value, with named places on top.
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ const BANDS: usize = 12;
 const PIXEL: i32 = 2;
 /// Width of the colour bar with its labels.
 const BAR: u32 = 95;
+/// What is left free on the left side: labels of axes are drawn at the very edge.
+const EDGE: u32 = 12;
 const HEIGHT: f64 = 0.866_025_403_784_438_6; // of a triangle with sides of length 1
 
 impl Contours {
@@ -55,7 +57,7 @@ impl Contours {
     /// the second `column / steps`.
     pub fn triangle(title: impl Into<String>, corners: [String; 3], values: Vec<Vec<f64>>) -> Contours {
         let field = Field::Triangle { values };
-        let (x, y) = ((-0.05, 1.05), (-0.08, HEIGHT + 0.08));
+        let (x, y) = ((-0.12, 1.12), (-0.14, HEIGHT + 0.14));
         let (marks, path, names) = (Vec::new(), Vec::new(), Some(corners));
         Contours { title: title.into(), axes: None, x, y, field, marks, path, names }
     }
@@ -78,15 +80,16 @@ impl Contours {
 
     pub(super) fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Drawn {
         let (width, height) = area.dim_in_pixel();
-        let center = ink(TITLE).pos(Pos::new(HPos::Center, VPos::Top));
+        let center = title_style(&self.title, width - 20).pos(Pos::new(HPos::Center, VPos::Top));
         area.draw(&Text::new(self.title.clone(), (width as i32 / 2, 8), center)).map_err(text)?;
         // Both axes have one scale: distances on the page are distances in the space.
         let (left, below, top) = if self.axes.is_some() { (70, 55, 36) } else { (20, 20, 36) };
-        let free = (f64::from(width as i32 - left - BAR as i32 - 20), f64::from(height as i32 - below - top));
+        let free =
+            (f64::from(width as i32 - left - BAR as i32 - 20 - EDGE as i32), f64::from(height as i32 - below - top));
         let (x_range, y_range) = (self.x.1 - self.x.0, self.y.1 - self.y.0);
         let scale = (free.0 / x_range).min(free.1 / y_range);
         let (plot_width, plot_height) = ((scale * x_range) as u32, (scale * y_range) as u32);
-        let margin = (free.0 as u32).saturating_sub(plot_width) / 2;
+        let margin = EDGE + (free.0 as u32).saturating_sub(plot_width) / 2;
         let whole = area.clone().shrink((margin, top), (plot_width + left as u32, plot_height + below as u32));
         let mut chart = ChartBuilder::on(&whole);
         chart.x_label_area_size(below).y_label_area_size(left);
@@ -118,16 +121,16 @@ impl Contours {
             chart.draw_series(self.path.iter().map(|&p| Circle::new(p, 2, style.filled()))).map_err(text)?;
         }
         for (name, place) in self.all_marks() {
-            let right = place.0 > self.x.0 + 0.8 * x_range;
-            let anchor = Pos::new(if right { HPos::Right } else { HPos::Left }, VPos::Bottom);
+            // Above its place, but at the bottom of a triangle below it.
+            let above = self.axes.is_some() || place.1 > 0.0;
+            let (middle, half) = (if above { -14 } else { 15 }, 4 * name.chars().count() as i32 + 2);
             chart.draw_series([Circle::new(place, 5, WHITE.filled())]).map_err(text)?;
             chart.draw_series([Circle::new(place, 4, RGBColor(213, 94, 0).filled())]).map_err(text)?;
             // Dark on a pale plate: readable on every band.
-            let (dx, length): (i32, i32) = (if right { -7 } else { 7 }, 8 * name.chars().count() as i32 + 4);
-            let plate = [(dx.min(dx + dx.signum() * length), -20), (dx.max(dx + dx.signum() * length), -3)];
+            let anchor = Pos::new(HPos::Center, VPos::Center);
             let label = EmptyElement::at(place)
-                + Rectangle::new(plate, WHITE.mix(0.75).filled())
-                + Text::new(name, (dx + 2 * dx.signum(), -3), ink(TEXT).pos(anchor));
+                + Rectangle::new([(-half, middle - 8), (half, middle + 8)], WHITE.mix(0.75).filled())
+                + Text::new(name, (0, middle), ink(TEXT).pos(anchor));
             chart.draw_series([label]).map_err(text)?;
         }
         levels.draw_bar(area, (margin as i32 + left + plot_width as i32 + 18, top), plot_height as i32)

@@ -4,7 +4,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::lines::short;
-use super::{Area, Drawn, INK, TEXT, TITLE, ink, text};
+use super::{Area, Drawn, INK, TEXT, ink, text, title_style};
 
 /// A heat map: `values[row][column]`, `None` for cells without a value.
 #[derive(Clone, Debug)]
@@ -42,7 +42,7 @@ impl Heatmap {
         area.draw(&Text::new(
             self.title.clone(),
             (width as i32 / 2, 12),
-            ink(TITLE).pos(Pos::new(HPos::Center, VPos::Top)),
+            title_style(&self.title, width - 20).pos(Pos::new(HPos::Center, VPos::Top)),
         ))
         .map_err(text)?;
         let n = self.names.len().max(1) as i32;

@@ -1,8 +1,12 @@
 //! Line charts.
 
+use std::ops::Range;
+
+use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
-use super::{Area, Drawn, GRID, INK, PALETTE, TEXT, TITLE, ink, padded_range, text};
+use super::{Area, Drawn, GRID, INK, PALETTE, TEXT, ink, padded_range, text, title_style};
 
 /// A line of a chart.
 #[derive(Clone, Debug)]
@@ -104,13 +108,16 @@ impl Lines {
         let x_range = padded_range(points().map(|p| p.0));
         // Epochs and sweeps are whole numbers: no ticks between them.
         let whole = !self.log_x && points().all(|p| p.0.fract() == 0.0);
-        let x_labels = if whole { 8.min(x_range.end as usize + 1) } else { 8 };
+        let x_labels = if whole { 8.min((x_range.end - x_range.start) as usize + 1) } else { 8 };
         let mut chart = ChartBuilder::on(&plot)
-            .caption(&self.title, ink(TITLE))
+            .caption(&self.title, title_style(&self.title, width - legend_width - 20))
             .margin(10)
             .x_label_area_size(45)
             .y_label_area_size(62)
-            .build_cartesian_2d(x_range, padded_range(points().map(|p| p.1).chain(heights)))
+            .build_cartesian_2d(
+                Scale { places: x_range, log: self.log_x },
+                Scale { places: padded_range(points().map(|p| p.1).chain(heights)), log: self.log_y },
+            )
             .map_err(text)?;
         chart
             .configure_mesh()
@@ -123,8 +130,6 @@ impl Lines {
             .axis_style(INK)
             .label_style(ink(TEXT))
             .axis_desc_style(ink(TEXT))
-            .x_label_formatter(&|value| label(*value, self.log_x))
-            .y_label_formatter(&|value| label(*value, self.log_y))
             .draw()
             .map_err(text)?;
         for (index, series) in self.series.iter().enumerate() {
@@ -181,14 +186,47 @@ fn scaled(value: f64, log: bool) -> f64 {
     }
 }
 
-fn label(place: f64, log: bool) -> String {
-    let value = 10f64.powf(place);
-    match log {
-        true if (1e-3..1e5).contains(&value) => format!("{:.*}", (1.0 - place.floor()).max(0.0) as usize, value)
-            .parse()
-            .map_or(String::new(), |rounded: f64| short(&rounded)),
-        true => format!("{value:.0e}"),
-        false => short(&place),
+/// An axis; a logarithmic one has its ticks at 1, 2 and 5 times the powers of ten, or at powers alone if there are many.
+struct Scale {
+    places: Range<f64>,
+    log: bool,
+}
+
+impl Ranged for Scale {
+    type FormatOption = NoDefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
+        RangedCoordf64::from(self.places.clone()).map(value, limit)
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        if !self.log {
+            return RangedCoordf64::from(self.places.clone()).key_points(hint);
+        }
+        let decades = self.places.start.floor() as i32..=self.places.end.ceil() as i32;
+        let span = self.places.end - self.places.start;
+        let (factors, every): (&[f64], i32) = match span {
+            span if span < 2.5 => (&[1.0, 2.0, 5.0], 1),
+            span => (&[1.0], (span / 8.0).ceil() as i32),
+        };
+        let ticks = decades.filter(|decade| decade % every == 0);
+        let ticks = ticks.flat_map(|decade| factors.iter().map(move |factor| f64::from(decade) + factor.log10()));
+        ticks.filter(|place| self.places.contains(place)).collect()
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.places.clone()
+    }
+}
+
+impl ValueFormatter<f64> for Scale {
+    fn format_ext(&self, place: &f64) -> String {
+        match 10f64.powf(*place) {
+            _ if !self.log => short(place),
+            value if (1e-3..1e5).contains(&value) => short(&value),
+            value => format!("{value:.0e}"),
+        }
     }
 }
 
@@ -200,5 +238,21 @@ pub(super) fn short(value: &f64) -> String {
         "-0" => "0".to_owned(),
         "0" if *value != 0.0 && value.abs() > 1e-12 => format!("{value:.0e}"),
         trimmed => trimmed.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use plotters::coord::ranged1d::BoldPoints;
+
+    #[test]
+    fn ticks_of_a_logarithmic_axis_are_round_numbers() {
+        let ticks = |low: f64, high: f64| -> Vec<String> {
+            let scale = Scale { places: low.log10()..high.log10(), log: true };
+            scale.key_points(BoldPoints(8)).iter().map(|place| scale.format_ext(place)).collect()
+        };
+        assert_eq!(ticks(1.5, 30.0), ["2", "5", "10", "20"]);
+        assert_eq!(ticks(1e-7, 2.0), ["1e-7", "1e-6", "1e-5", "1e-4", "0.001", "0.01", "0.1", "1"]);
     }
 }

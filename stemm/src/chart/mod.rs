@@ -218,6 +218,13 @@ fn ink(size: u32) -> TextStyle<'static> {
     (FONT, size).into_font().color(&INK)
 }
 
+/// The style of a title: as large as fits into a width in pixels.
+fn title_style(title: &str, width: u32) -> TextStyle<'static> {
+    let characters = title.chars().count().max(1) as f64;
+    // A character of this font is about half as wide as it is high.
+    ink(TITLE.min((f64::from(width) / (0.49 * characters)) as u32))
+}
+
 /// The range of finite values, a little wider; a range of its own for no values or one value.
 fn padded_range(values: impl Iterator<Item = f64>) -> std::ops::Range<f64> {
     let (low, high) = values

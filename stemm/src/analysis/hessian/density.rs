@@ -167,10 +167,11 @@ impl Density {
         // One eigenvalue among all: what is lower is the tail of a Gaussian.
         let floor = |own: &Density| 0.01 / own.dimension as f64;
         let series = all().map(|own| {
+            let floor = floor(own);
             let places = || own.eigenvalues.iter().zip(&own.densities);
-            let kept = || places().filter(|(_, density)| density.0 > floor(own));
-            let points = kept().map(|(&x, density)| (x, density.0)).collect();
-            let band = kept().map(|(_, (mean, error))| ((mean - error).max(floor(own)), mean + error)).collect();
+            let points = places().map(|(&x, density)| (x, density.0.max(floor))).collect();
+            let band = places().map(|(_, (mean, error))| ((mean - error).max(floor), (mean + error).max(floor)));
+            let band = band.collect();
             Series::new(own.model.clone(), points).band(band).without_dots()
         });
         Lines::new("Spectral density of the Hessian", "eigenvalue", "density").series(series).log_y().into()

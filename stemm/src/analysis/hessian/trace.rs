@@ -1,7 +1,8 @@
 //! The trace by Hutchinson's estimator (1989) and by Hutch++ (Meyer et al. 2021).
 //!
-//! For a vector `v` of independent signs, `E[vᵀ H v] = tr(H)`. Hutch++ spends a third of the products on a basis `Q` of
-//! the directions that `H` stretches most, takes the trace on it exactly, `tr(Qᵀ H Q)`, and estimates only the rest.
+//! For a vector `v` of independent signs, `E[vᵀ H v] = tr(H)`. Hutch++ first finds a basis `Q` of the directions that `H`
+//! stretches most, takes the trace on it exactly, `tr(Qᵀ H Q)`, and estimates only the rest: a few eigenvalues stand out in
+//! the Hessian of a trained network, and they make most of the variance.
 
 use polars::prelude::DataFrame;
 use tch::Tensor;
@@ -22,8 +23,11 @@ pub enum Estimator {
     /// The mean of `vᵀ H v`: one product a vector.
     #[default]
     Hutchinson,
-    /// The exact trace on a random subspace, and Hutchinson's on the rest: three products a vector.
-    HutchPlusPlus,
+    /// The exact trace on the span of `basis` images of random vectors, and Hutchinson's on the rest.
+    HutchPlusPlus {
+        /// Dimension of the span; each takes two products more.
+        basis: usize,
+    },
 }
 
 /// Settings of the trace of the Hessian.
@@ -115,6 +119,13 @@ impl Hutchinson {
             let requirement = "at least 2, since one has no standard error";
             return Err(Error::Setting { setting: "vectors", value: self.vectors.to_string(), requirement });
         }
+        let smallest = models.iter().map(|(_, model)| model.params.numel()).min().unwrap_or(usize::MAX);
+        if let Estimator::HutchPlusPlus { basis } = self.estimator
+            && !(1..smallest).contains(&basis)
+        {
+            let requirement = "at least 1 and less than the number of parameters";
+            return Err(Error::Setting { setting: "basis", value: basis.to_string(), requirement });
+        }
         let mut task = self.progress.task("Hessian trace", models.len() * self.vectors.div_ceil(TOGETHER));
         let estimates = models.iter().map(|(name, model)| self.estimate(name, model, data, &mut task));
         Ok(Traces { estimates: estimates.collect::<Result<_>>()? })
@@ -133,15 +144,15 @@ impl Hutchinson {
         };
         let basis = match self.estimator {
             Estimator::Hutchinson => None,
-            Estimator::HutchPlusPlus => {
-                let sketch: Vec<Tensor> = (0..self.vectors).map(|_| hessian.signs(&mut rng)).collect::<Result<_>>()?;
+            Estimator::HutchPlusPlus { basis } => {
+                let sketch: Vec<Tensor> = (0..basis).map(|_| hessian.signs(&mut rng)).collect::<Result<_>>()?;
                 let stretched = Tensor::f_stack(&hessian.products(&sketch)?, 1)?;
                 let basis = Tensor::f_linalg_qr(&stretched, "reduced")?.0; // [d, vectors]
                 let columns: Vec<Tensor> = (0..basis.size()[1]).map(|column| basis.select(1, column)).collect();
                 for (product, column) in hessian.products(&columns)?.iter().zip(&columns) {
                     estimate.exact += dot(product, column)?;
                 }
-                estimate.products += 2 * self.vectors;
+                estimate.products += 2 * sketch.len();
                 Some(basis)
             }
         };
@@ -220,7 +231,7 @@ mod tests {
     #[test]
     fn standard_errors_cover_the_exact_trace_as_often_as_they_should() -> Result<()> {
         for weighting in [Weighting::Plain, Weighting::Parameters] {
-            for estimator in [Estimator::Hutchinson, Estimator::HutchPlusPlus] {
+            for estimator in [Estimator::Hutchinson, Estimator::HutchPlusPlus { basis: 10 }] {
                 let settings = Hutchinson {
                     vectors: 30,
                     estimator,
