@@ -147,7 +147,7 @@ impl Growth {
             .methods()
             .into_iter()
             .map(|method| self.series(&method, |row| Some(row.test_loss), |row| row.method == method));
-        let title = "Merged models: mean and 95 % band";
+        let title = "Merged models";
         Lines::new(title, "models", "test loss (nats)").series(series.chain([models])).log_y().into()
     }
 
@@ -159,7 +159,7 @@ impl Growth {
             .into_iter()
             .filter(measured)
             .map(|method| self.series(&method, |row| row.trace.map(|trace| trace.0), |row| row.method == method));
-        let title = "Sharpness of merged models";
+        let title = "Sharpness";
         Lines::new(title, "models", "Hessian trace").series(series).into()
     }
 

@@ -112,19 +112,25 @@ impl From<GroupMap> for Chart {
 }
 
 impl Chart {
-    /// Puts another chart to the right of this one: a cell shows one result, so several charts must be one.
+    /// Puts another chart to the right of this one, or below where two are side by side already: a cell shows one result,
+    /// so several charts must be one.
     pub fn beside(mut self, other: Chart) -> Chart {
         self.panels.extend(other.panels);
         self
     }
 
-    /// Width and height in pixels: one panel fills a notebook's width, several share it.
+    /// Rows and columns: more than two panels side by side would not fit into a notebook's width.
+    fn grid(&self) -> (usize, usize) {
+        let columns = self.panels.len().min(2);
+        (self.panels.len().div_ceil(2), columns)
+    }
+
+    /// Width and height in pixels: one panel fills a notebook's width, two share it.
     fn size(&self) -> (u32, u32) {
-        let panels = self.panels.len() as u32;
         match self.panels.as_slice() {
             [Panel::GroupMap(map)] => (760, map.height()),
             [_] => (760, 400),
-            _ => (380 * panels, 320),
+            _ => (760, 320 * self.grid().0 as u32),
         }
     }
 
@@ -132,7 +138,7 @@ impl Chart {
         register_fonts();
         let draw = || {
             root.fill(&WHITE).map_err(text)?;
-            for (panel, area) in self.panels.iter().zip(root.split_evenly((1, self.panels.len()))) {
+            for (panel, area) in self.panels.iter().zip(root.split_evenly(self.grid())) {
                 panel.draw(&area)?;
             }
             root.present().map_err(text)
