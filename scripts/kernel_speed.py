@@ -3,8 +3,8 @@
 The cells are those of a first hour in a notebook, with next to no work of their own: what they take is the kernel's.
 """
 
-import os
 import statistics
+import subprocess
 import tempfile
 import time
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ def measure_bare() -> Speed:
 
 def run(manager: KernelManager, first: list[str], later: list[str]) -> Speed:
     start = time.monotonic()
-    manager.start_kernel(stderr=open(os.devnull, "w"))
+    manager.start_kernel(stderr=subprocess.DEVNULL)
     client = manager.client()
     client.start_channels()
     failures = []

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use polars::prelude::{
-    Column, CsvWriter, DataFrame, NamedFrom, ParquetReader, ParquetWriter, SerReader, SerWriter, Series,
+    Column, CsvWriter, DataFrame, NamedFrom, ParquetReader, ParquetWriter, PolarsResult, SerReader, SerWriter, Series,
 };
 
 use crate::error::{Error, Result};
@@ -30,15 +30,7 @@ pub(crate) fn frame(columns: impl IntoIterator<Item = Column>) -> DataFrame {
 /// # Errors
 /// The file cannot be written.
 pub fn save_csv(frame: &DataFrame, path: impl AsRef<Path>) -> Result<()> {
-    let path = path.as_ref();
-    let mut bytes = Vec::new();
-    CsvWriter::new(&mut bytes).finish(&mut frame.clone()).map_err(|error| Error::File {
-        action: "encode",
-        path: path.into(),
-        source: std::io::Error::other(error),
-        hint: "CSV holds numbers and text only",
-    })?;
-    file::write_atomically(path, &bytes)
+    save(path.as_ref(), "CSV holds numbers and text only", |bytes| CsvWriter::new(bytes).finish(&mut frame.clone()))
 }
 
 /// Writes a frame as Parquet, with the types of its columns, atomically; makes the folder if need be.
@@ -55,13 +47,17 @@ pub fn save_csv(frame: &DataFrame, path: impl AsRef<Path>) -> Result<()> {
 /// # Ok::<(), stemm::Error>(())
 /// ```
 pub fn save_parquet(frame: &DataFrame, path: impl AsRef<Path>) -> Result<()> {
-    let path = path.as_ref();
+    save(path.as_ref(), "save fewer columns", |bytes| ParquetWriter::new(bytes).finish(&mut frame.clone()).map(|_| ()))
+}
+
+/// Writes what `encode` makes of a frame.
+fn save(path: &Path, hint: &'static str, encode: impl FnOnce(&mut Vec<u8>) -> PolarsResult<()>) -> Result<()> {
     let mut bytes = Vec::new();
-    ParquetWriter::new(&mut bytes).finish(&mut frame.clone()).map_err(|error| Error::File {
+    encode(&mut bytes).map_err(|error| Error::File {
         action: "encode",
         path: path.into(),
         source: std::io::Error::other(error),
-        hint: "save fewer columns",
+        hint,
     })?;
     file::write_atomically(path, &bytes)
 }

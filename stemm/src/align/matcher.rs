@@ -10,7 +10,7 @@ use tch::Kind;
 use super::gain::Term;
 use super::{AssignmentSolver, Permutation, Permutations, Solver};
 use crate::error::Result;
-use crate::network::{Params, PermutationSpec};
+use crate::network::{Params, PermutationSpec, dot};
 use crate::slice;
 
 /// A relative gain below this is within the rounding of the f32 gain matrix, and no progress.
@@ -212,7 +212,7 @@ impl<'a> Matcher<'a> {
         tensors.into_iter().try_fold(0.0, |sum, tensor| {
             let permuted =
                 permutations.apply_to_tensor(&self.spec.axes()[tensor], &self.model.tensors()[tensor], None)?;
-            Ok(sum + target.tensors()[tensor].f_mul(&permuted)?.f_sum(Kind::Double)?.f_double_value(&[])?)
+            Ok(sum + dot(&target.tensors()[tensor], &permuted)?)
         })
     }
 

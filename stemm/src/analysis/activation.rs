@@ -46,11 +46,7 @@ pub struct UnitCorrelation {
 /// # Ok::<(), stemm::Error>(())
 /// ```
 pub fn unit_correlation(label: &str, layer: &str, models: &[Model], data: &Dataset) -> Result<UnitCorrelation> {
-    check_models("a correlation of units", models, 2)?;
-    let [first, second] = models else {
-        let requirement = "exactly two: choose them from the list";
-        return Err(Error::Setting { setting: "models", value: models.len().to_string(), requirement });
-    };
+    let [first, second] = exactly_two("a correlation of units", models)?;
     let layers = first.network.weight_layers()?;
     let position = layers.iter().position(|own| own.name == layer).ok_or_else(|| Error::Setting {
         setting: "layer",
@@ -90,6 +86,14 @@ pub fn unit_correlation(label: &str, layer: &str, models: &[Model], data: &Datas
     let matrix = covariance.f_div(&scale.f_clamp_min(1e-12)?)?;
     let (label, layer, data) = (label.to_owned(), layer.to_owned(), data.name().to_owned());
     Ok(UnitCorrelation { label, layer, data, matrix })
+}
+
+/// The two models that there must be.
+fn exactly_two<'a>(operation: &'static str, models: &'a [Model]) -> Result<&'a [Model; 2]> {
+    check_models(operation, models, 2)?;
+    let requirement = "exactly two: choose them from the list";
+    let wrong = || Error::Setting { setting: "models", value: models.len().to_string(), requirement };
+    models.try_into().map_err(|_| wrong())
 }
 
 /// Units that a heat map can show.
@@ -183,12 +187,8 @@ pub fn variance_collapse(
     points: usize,
     data: &Splits,
 ) -> Result<Collapse> {
-    check_models("variance collapse", models, 2)?;
+    let [first, last] = exactly_two("variance collapse", models)?;
     positive("points", points.saturating_sub(1))?;
-    let [first, last] = models else {
-        let requirement = "exactly two: choose them from the list";
-        return Err(Error::Setting { setting: "models", value: models.len().to_string(), requirement });
-    };
     let network = &first.network;
     let hidden: Vec<(usize, String)> = network
         .weight_layers()?
@@ -201,12 +201,15 @@ pub fn variance_collapse(
     let (start, end) = (own(first)?, own(last)?);
     let places: Vec<f64> = (0..points).map(|point| point as f64 / (points - 1) as f64).collect();
     let ratios = places.iter().map(|&t| {
-        let model = match t {
-            0.0 => first.clone(),
-            1.0 => last.clone(),
-            _ => merge_weighted(models, &[1.0 - t, t], repair, &data.train)?,
+        let between;
+        let here = match t {
+            0.0 => &start,
+            1.0 => &end,
+            _ => {
+                between = own(&merge_weighted(models, &[1.0 - t, t], repair, &data.train)?)?;
+                &between
+            }
         };
-        let here = own(&model)?;
         let ratio = |(position, _): &(usize, String)| -> Result<f64> {
             let ends = start[*position].std.f_mul_scalar(1.0 - t)?.f_add(&end[*position].std.f_mul_scalar(t)?)?;
             // Units that are dead at both ends have no ratio.

@@ -1,16 +1,14 @@
 //! Where models lie and what permutations do: distances and cosines before and after alignment, cycles of permutations,
 //! agreement between methods, and whether permutations found pair by pair compose consistently.
 
-use polars::prelude::DataFrame;
-use tch::{Kind, Tensor};
-
 use super::statistics::mean_and_error;
 use crate::align::{Aligner, Alignment, Permutation, Permutations};
 use crate::chart::{Bars, Chart};
 use crate::data::Splits;
 use crate::error::{Error, Result};
 use crate::frame::{column, frame};
-use crate::network::{Model, Network, check_models};
+use crate::network::{Model, Network, check_models, dot};
+use polars::prelude::DataFrame;
 
 /// l2 distance and cosine of one tensor of a pair of models.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,10 +73,6 @@ pub fn geometry(models: &[Model], alignment: &Alignment) -> Result<Geometry> {
         }
     }
     Ok(Geometry { method: alignment.method.clone(), rows })
-}
-
-fn dot(a: &Tensor, b: &Tensor) -> Result<f64> {
-    Ok(a.f_mul(b)?.f_sum(Kind::Double)?.f_double_value(&[])?)
 }
 
 fn pairs(n: usize) -> impl Iterator<Item = (usize, usize)> {

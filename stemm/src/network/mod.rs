@@ -34,6 +34,7 @@ pub use linear::Linear;
 pub use model::Model;
 pub(crate) use model::check_models;
 pub use params::Params;
+pub(crate) use params::dot;
 pub use pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d};
 pub use sequence::Sequence;
 pub(crate) use spec::Member;

@@ -133,10 +133,7 @@ impl Params {
 
     /// Inner product `Σ <a, b>` over all parameters, summed in f64; buffers do not count.
     pub fn dot(&self, other: &Params) -> Result<f64> {
-        self.tensors
-            .iter()
-            .zip(&other.tensors)
-            .try_fold(0.0, |sum, (a, b)| Ok(sum + a.f_mul(b)?.f_sum(Kind::Double)?.f_double_value(&[])?))
+        self.tensors.iter().zip(&other.tensors).try_fold(0.0, |sum, (a, b)| Ok(sum + dot(a, b)?))
     }
 
     /// Weighted sum `Σ weights[i] sets[i]` of sets with the same shapes, of buffers as well.
@@ -151,6 +148,11 @@ impl Params {
         }
         Ok(sum)
     }
+}
+
+/// `<a, b>` of two tensors, summed in f64.
+pub(crate) fn dot(a: &Tensor, b: &Tensor) -> Result<f64> {
+    Ok(a.f_mul(b)?.f_sum(Kind::Double)?.f_double_value(&[])?)
 }
 
 /// The same tensors, not copied.

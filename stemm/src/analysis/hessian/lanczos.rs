@@ -3,12 +3,12 @@
 use polars::prelude::DataFrame;
 use tch::Tensor;
 
-use super::{Hessian, Weighting, dot};
+use super::{Hessian, Weighting};
 use crate::chart::{Chart, Lines, Series};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::frame::{column, frame};
-use crate::network::{Model, Params};
+use crate::network::{Model, Params, dot};
 use crate::progress::{Progress, Task};
 use crate::rng::{Purpose, rng};
 

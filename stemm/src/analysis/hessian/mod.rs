@@ -106,11 +106,6 @@ fn flat(tensors: &[Tensor]) -> Result<Tensor> {
     Ok(Tensor::f_cat(&parts, 0)?)
 }
 
-/// `<a, b>`, summed in f64.
-fn dot(a: &Tensor, b: &Tensor) -> Result<f64> {
-    Ok(a.f_mul(b)?.f_sum(Kind::Double)?.f_double_value(&[])?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

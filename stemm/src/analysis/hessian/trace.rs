@@ -8,12 +8,12 @@ use polars::prelude::DataFrame;
 use tch::Tensor;
 
 use super::super::statistics::mean_and_error;
-use super::{Hessian, Weighting, dot};
+use super::{Hessian, Weighting};
 use crate::chart::{Bars, Chart};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::frame::{column, frame};
-use crate::network::Model;
+use crate::network::{Model, dot};
 use crate::progress::{Progress, Task};
 use crate::rng::{Purpose, rng};
 
