@@ -7,6 +7,7 @@ again. Needs Rust, Python 3.10 or newer and a C++ compiler; no root.
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -112,7 +113,7 @@ def kernel_key() -> str:
     sources = [path for part in ["src", "assets"] for path in sorted((crate / part).rglob("*")) if path.is_file()]
     rustc = printed_by_rustc("--version").encode()
     scripts = [ROOT / "scripts" / name for name in ["setup.py", "warm_up.py"]]
-    files = [ROOT / "Cargo.lock", crate / "Cargo.toml", *scripts, *sources]
+    files = [ROOT / "Cargo.lock", ROOT / "Cargo.toml", crate / "Cargo.toml", *scripts, *sources]
     parts = [path.read_bytes() for path in files]
     return digest(str(ROOT).encode(), rustc, *parts)
 
@@ -124,7 +125,7 @@ def build_kernel() -> None:
     TEMPLATE.mkdir(parents=True, exist_ok=True)
     # A kernel directory lies below this file, so that cargo reads it: dependencies without debug assertions.
     (KERNELS / ".cargo" / "config.toml").write_text(
-        '[profile.dev.package."*"]\ndebug-assertions = false\noverflow-checks = false\n'
+        dependency_profiles() +
         # The whole crate is a dependency of a cell; rust-analyzer reads only what this machine compiles.
         f'[build]\ntarget = "{host_target()}"\n')
     shutil.copy(ROOT / "Cargo.lock", TEMPLATE / "Cargo.lock")
@@ -141,6 +142,12 @@ def build_kernel() -> None:
     write_evcxr_config(offline=False)
     command(PYTHON, ROOT / "scripts" / "warm_up.py", what="Building the kernel", env=environment(), cwd=ROOT)
     write_evcxr_config(offline=True)
+
+
+def dependency_profiles() -> str:
+    """The sections of the workspace's Cargo.toml that say how dependencies are compiled."""
+    sections = re.split(r"^(?=\[)", (ROOT / "Cargo.toml").read_text(), flags=re.MULTILINE)
+    return "".join(section for section in sections if section.startswith("[profile.dev.package"))
 
 
 def make_kernel_cargo() -> None:

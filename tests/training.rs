@@ -101,6 +101,48 @@ fn early_stopping_returns_the_best_epoch_also_after_a_resumption() {
 }
 
 #[test]
+fn models_trained_side_by_side_are_those_trained_one_by_one() {
+    let data = blobs(0, Device::Cpu).unwrap();
+    let folder = folder("beside");
+    let seeds = [0, 1, 2, 3];
+    for optimiser in [Optimiser::Adam, Optimiser::SGD] {
+        let learning_rate = if optimiser == Optimiser::Adam { 0.02 } else { 0.1 };
+        let alone = Trainer {
+            at_once: Some(1),
+            optimiser,
+            learning_rate,
+            label_smoothing: 0.1,
+            patience: Some(2),
+            choice: Choice::BestEpoch,
+            ..trainer(6)
+        };
+        let beside = Trainer { at_once: Some(3), ..alone.clone() }; // three, and then one
+        let compare = |a: &Training, b: &Training| {
+            assert_eq!(a.history.epochs.len(), b.history.epochs.len());
+            for (a, b) in a.history.epochs.iter().zip(&b.history.epochs) {
+                assert_eq!((a.model, a.seed, a.epoch), (b.model, b.seed, b.epoch));
+                assert!((a.train_loss - b.train_loss).abs() < 1e-3, "{a:?} and {b:?}");
+                assert!((a.held_out_loss - b.held_out_loss).abs() < 1e-3, "{a:?} and {b:?}");
+                assert!((a.gradient_norm - b.gradient_norm).abs() < 1e-2 * a.gradient_norm, "{a:?} and {b:?}");
+            }
+            for (a, b) in a.models.iter().zip(&b.models) {
+                for ((name, a), (_, b)) in a.params.iter().zip(b.params.iter()) {
+                    assert!((a - b).abs().max().double_value(&[]) < 5e-3, "{name}");
+                }
+            }
+        };
+        let expected = alone.train(&network(), &data, &seeds).unwrap();
+        compare(&expected, &beside.train(&network(), &data, &seeds).unwrap());
+        // Checkpoints that are not equally far: the model that is behind catches up first.
+        let kept = |epochs| Trainer { checkpoints: Some(folder.clone()), epochs, ..beside.clone() };
+        kept(1).train(&network(), &data, &seeds[1..2]).unwrap();
+        kept(2).train(&network(), &data, &seeds[2..3]).unwrap();
+        compare(&expected, &kept(6).train(&network(), &data, &seeds).unwrap());
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
+
+#[test]
 fn saved_model_comes_back_bit_for_bit() {
     let path = folder("model").join("deep").join("model.safetensors");
     let model = Model::new(network(), network().init(4, Device::Cpu).unwrap()).unwrap();

@@ -11,21 +11,44 @@ pub(crate) const EVALUATION_BATCH: usize = 1_000;
 
 /// Loss (nats a sample) and accuracy of a network on a data set, in evaluation mode.
 pub(crate) fn loss_and_accuracy(network: &Network, params: &Params, data: &Dataset) -> Result<(f64, f64)> {
+    Ok(losses_and_accuracies(network, params, 1, data)?[0])
+}
+
+/// The same of `models` side by side ([`Params::stacked`]); one pair a model.
+pub(crate) fn losses_and_accuracies(
+    network: &Network,
+    params: &Params,
+    models: usize,
+    data: &Dataset,
+) -> Result<Vec<(f64, f64)>> {
     let _guard = tch::no_grad_guard();
-    let mut tally = Tally::default();
+    let mut tallies = Tally::each(models);
+    let pass = Pass { models: models as i64, ..Pass::new(Mode::Eval) };
     for batch in data.batches(EVALUATION_BATCH, Order::Sequential)? {
         let (x, y) = batch?;
-        let logits = network.forward(params, &x, Mode::Eval)?;
-        let loss = cross_entropy(&logits, &y, 0.0)?.f_double_value(&[])?;
-        tally.add(loss, &logits, &y)?;
+        let copies = (0..models).map(|_| (x.shallow_clone(), y.shallow_clone()));
+        let (x, y) = beside(&copies.collect::<Vec<_>>())?;
+        let logits = network.run(params, &x, &pass)?;
+        let losses = Vec::<f64>::try_from(losses(&logits, &y, models, 0.0)?.f_to_kind(Kind::Double)?)?;
+        add_batch(&mut tallies, &losses, &logits, &y)?;
     }
-    Ok((tally.mean_loss(), tally.accuracy()))
+    Ok(tallies.iter().map(|tally| (tally.mean_loss(), tally.accuracy())).collect())
+}
+
+/// Batches for models side by side: `x: [batch, models * values]`, `y: [batch, models]`; a single one stays as it is.
+pub(crate) fn beside(batches: &[(Tensor, Tensor)]) -> Result<(Tensor, Tensor)> {
+    if let [(x, y)] = batches {
+        return Ok((x.shallow_clone(), y.shallow_clone()));
+    }
+    let x = batches.iter().map(|(x, _)| Ok(x.f_flatten(1, -1)?)).collect::<Result<Vec<_>>>()?;
+    let y: Vec<&Tensor> = batches.iter().map(|(_, y)| y).collect();
+    Ok((Tensor::f_cat(&x, 1)?, Tensor::f_stack(&y, 1)?))
 }
 
 /// Loss and accuracy of an ensemble: the mean of the networks' probabilities.
 pub(crate) fn ensemble_loss_and_accuracy(network: &Network, sets: &[&Params], data: &Dataset) -> Result<(f64, f64)> {
     let _guard = tch::no_grad_guard();
-    let mut tally = Tally::default();
+    let mut tallies = Tally::each(1);
     for batch in data.batches(EVALUATION_BATCH, Order::Sequential)? {
         let (x, y) = batch?;
         let mut sum: Option<Tensor> = None;
@@ -39,48 +62,71 @@ pub(crate) fn ensemble_loss_and_accuracy(network: &Network, sets: &[&Params], da
         let sum = sum.ok_or(Error::TooFewModels { operation: "an ensemble", found: 0, needed: 1 })?;
         let logarithms = sum.f_div_scalar(sets.len() as f64)?.f_log()?;
         let loss = logarithms.f_nll_loss::<Tensor>(&y, None, tch::Reduction::Mean, -100)?.f_double_value(&[])?;
-        tally.add(loss, &logarithms, &y)?;
+        add_batch(&mut tallies, &[loss], &logarithms, &y)?;
     }
-    Ok((tally.mean_loss(), tally.accuracy()))
+    Ok((tallies[0].mean_loss(), tallies[0].accuracy()))
 }
 
 /// Running sums of loss and right answers over batches.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Tally {
     loss: f64,
     correct: f64,
     samples: usize,
 }
 
-impl Tally {
-    /// Loss of a batch, and its gradients for the leaves `params`; an error if it is not finite.
-    pub(crate) fn backward(
-        &mut self,
-        network: &Network,
-        params: &Params,
-        (x, y): (&Tensor, &Tensor),
-        pass: &Pass,
-        label_smoothing: f64,
-    ) -> Result<(f64, Vec<Tensor>)> {
-        let logits = network.run(params, x, pass)?;
-        let loss = cross_entropy(&logits, y, label_smoothing)?;
-        let gradients = Tensor::f_run_backward(&[&loss], params.tensors(), false, false)?;
-        let loss = loss.f_double_value(&[])?;
-        if !loss.is_finite() {
-            return Err(Error::NonFinite { tensor: "the loss of a batch".into() });
-        }
-        self.add(loss, &logits, y)?;
-        Ok((loss, gradients))
+/// Loss of a batch for each of the models side by side, and the gradients for the leaves `params`; an error if a loss is
+/// not finite. The sums of the models' tallies go up by the batch.
+pub(crate) fn backward(
+    tallies: &mut [Tally],
+    network: &Network,
+    params: &Params,
+    (x, y): (&Tensor, &Tensor),
+    pass: &Pass,
+    label_smoothing: f64,
+) -> Result<Vec<Tensor>> {
+    let logits = network.run(params, x, pass)?;
+    let losses = losses(&logits, y, tallies.len(), label_smoothing)?;
+    // A model's parameters move its own loss only: the gradient of the sum is each one's gradient.
+    let gradients = Tensor::f_run_backward(&[&losses.f_sum(None)?], params.tensors(), false, false)?;
+    let losses = Vec::<f64>::try_from(losses.f_detach()?.f_to_kind(Kind::Double)?)?;
+    if !losses.iter().all(|loss| loss.is_finite()) {
+        return Err(Error::NonFinite { tensor: "the loss of a batch".into() });
     }
+    add_batch(tallies, &losses, &logits, y)?;
+    Ok(gradients)
+}
 
-    /// Adds a batch by its mean loss and logits.
-    pub(crate) fn add(&mut self, mean_loss: f64, logits: &Tensor, y: &Tensor) -> Result<()> {
-        let n = y.size()[0] as usize;
-        let correct = logits.f_argmax(-1, false)?.f_eq_tensor(y)?.f_sum(Kind::Int64)?.f_int64_value(&[])?;
-        self.loss += mean_loss * n as f64;
-        self.correct += correct as f64;
-        self.samples += n;
-        Ok(())
+/// Mean cross-entropy of each model's logits in `[batch, models * classes]`: `[models]`.
+fn losses(logits: &Tensor, y: &Tensor, models: usize, label_smoothing: f64) -> Result<Tensor> {
+    if models == 1 {
+        return Ok(cross_entropy(logits, y, label_smoothing)?.f_view([1])?);
+    }
+    let models = models as i64;
+    let logits = logits.f_reshape([-1, logits.size()[1] / models])?;
+    let y = y.f_reshape([-1])?;
+    let each = logits.f_cross_entropy_loss::<Tensor>(&y, None, tch::Reduction::None, -100, label_smoothing)?;
+    Ok(each.f_view([-1, models])?.f_mean_dim([0i64].as_slice(), false, Kind::Float)?)
+}
+
+/// Adds a batch to the tally of each model by its mean losses and logits.
+fn add_batch(tallies: &mut [Tally], losses: &[f64], logits: &Tensor, y: &Tensor) -> Result<()> {
+    let (samples, models) = (y.size()[0], tallies.len() as i64);
+    let answers = logits.f_reshape([samples, models, -1])?.f_argmax(-1, false)?;
+    let right = answers.f_eq_tensor(&y.f_view([samples, models])?)?;
+    let right = Vec::<f64>::try_from(right.f_sum_dim_intlist([0i64].as_slice(), false, Kind::Double)?)?;
+    for ((tally, loss), right) in tallies.iter_mut().zip(losses).zip(right) {
+        tally.loss += loss * samples as f64;
+        tally.correct += right;
+        tally.samples += samples as usize;
+    }
+    Ok(())
+}
+
+impl Tally {
+    /// An empty one for each of so many models.
+    pub(crate) fn each(models: usize) -> Vec<Tally> {
+        vec![Tally::default(); models]
     }
 
     /// Mean loss a sample, in nats.

@@ -10,12 +10,14 @@
 
 mod scan;
 
+use tch::{Kind, Tensor};
+
 use super::Permutation;
 use crate::error::{Error, Result};
 
 const NONE: u64 = u64::MAX;
 
-/// A column is tight if it misses the best by less than this share of the largest entry: far below f32's rounding of
+/// A column is tight if it misses the best by less than this share of the largest entry and price: far below f32's rounding of
 /// the entries (6e-8), above the rounding of f64 prices.
 const TIGHT: f64 = 1e-12;
 
@@ -81,14 +83,10 @@ impl AssignmentSolver {
                 hint: "give n * n values in row-major order",
             });
         }
-        let largest = scan::largest_magnitude(gain);
-        if !largest.is_finite() {
-            return Err(Error::NonFinite { tensor: "the gain matrix".into() });
-        }
         if self.warm {
-            self.keep_tight_rows(gain, TIGHT * f64::from(largest));
+            self.keep_tight_rows(gain)?
         } else {
-            self.start_cold(gain);
+            self.start_cold(gain)?
         }
         let solved = self.free_rows.len();
         self.reduce_rows(gain);
@@ -102,6 +100,24 @@ impl AssignmentSolver {
         Ok(solved)
     }
 
+    /// Whether the prices show, on the device of `gain: [n, n]`, that the assignment of the last call is still optimal:
+    /// then [`AssignmentSolver::solve`] would keep it.
+    pub(crate) fn certifies(&self, gain: &Tensor) -> Result<bool> {
+        if !self.warm {
+            return Ok(false);
+        }
+        let device = gain.device();
+        let columns: Vec<i64> = self.column_of.iter().map(|&column| column as i64).collect();
+        let columns = Tensor::f_from_slice(&columns)?.f_unsqueeze(1)?.f_to_device(device)?;
+        let reduced = gain.f_to_kind(Kind::Double)?.f_sub(&Tensor::f_from_slice(&self.prices)?.f_to_device(device)?)?;
+        let own = reduced.f_gather(1, &columns, false)?.f_squeeze()?;
+        let best = reduced.f_amax([1i64], false)?;
+        let scale = gain.f_abs()?.f_amax([1i64], false)?.f_to_kind(Kind::Double)?.f_add_scalar(self.largest_price())?;
+        let tolerance = scale.f_mul_scalar(TIGHT)?;
+        // A comparison with NaN is false, so that `solve` gets to see it.
+        Ok(own.f_ge_tensor(&best.f_sub(&tolerance)?)?.f_all()?.f_int64_value(&[])? != 0)
+    }
+
     /// The assignment of the last call: row `i` gets column `p[i]`.
     pub fn permutation(&self) -> Permutation {
         if !self.warm {
@@ -111,7 +127,8 @@ impl AssignmentSolver {
     }
 
     /// Starts from the highest gain of each column as its price, and frees every row.
-    fn start_cold(&mut self, gain: &[f32]) {
+    fn start_cold(&mut self, gain: &[f32]) -> Result<()> {
+        check_finite(scan::largest_magnitude(gain))?;
         self.prices.fill(f64::NEG_INFINITY);
         for row in gain.chunks_exact(self.n.max(1)) {
             scan::raise_to(&mut self.prices, row);
@@ -120,20 +137,30 @@ impl AssignmentSolver {
         self.row_of.fill(NONE);
         self.free_rows.clear();
         self.free_rows.extend(0..self.n);
+        Ok(())
     }
 
     /// Frees the rows whose column no longer has the best reduced gain.
-    fn keep_tight_rows(&mut self, gain: &[f32], tolerance: f64) {
+    fn keep_tight_rows(&mut self, gain: &[f32]) -> Result<()> {
         self.free_rows.clear();
+        self.warm = false; // in case of an error
+        let scale = self.largest_price();
         for (row, values) in gain.chunks_exact(self.n.max(1)).enumerate() {
             let column = self.column_of[row] as usize;
             let own = f64::from(values[column]) - self.prices[column];
-            if own < scan::best(values, &self.prices) - tolerance {
+            let (best, largest) = scan::best_and_largest(values, &self.prices);
+            check_finite(largest)?;
+            if own < best - TIGHT * (scale + f64::from(largest)) {
                 self.column_of[row] = NONE;
                 self.row_of[column] = NONE;
                 self.free_rows.push(row);
             }
         }
+        Ok(())
+    }
+
+    fn largest_price(&self) -> f64 {
+        self.prices.iter().fold(0.0, |largest, price| price.abs().max(largest))
     }
 
     /// Augmenting row reduction: each free row takes its best column and raises its price to where the second best is
@@ -216,9 +243,14 @@ impl AssignmentSolver {
     }
 }
 
+fn check_finite(largest: f32) -> Result<()> {
+    if largest.is_finite() { Ok(()) } else { Err(Error::NonFinite { tensor: "the gain matrix".into() }) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tch::Device;
 
     fn value(gain: &[f32], n: usize, permutation: &Permutation) -> f64 {
         permutation.as_slice().iter().enumerate().map(|(i, &j)| f64::from(gain[i * n + j as usize])).sum()
@@ -246,11 +278,41 @@ mod tests {
     }
 
     #[test]
+    fn the_certificate_on_tensors_is_that_of_the_solver() {
+        let n = 24;
+        let mut solver = AssignmentSolver::new(n);
+        let mut gain = Tensor::randn([n as i64; 2], (Kind::Float, Device::Cpu));
+        assert!(!solver.certifies(&gain).unwrap(), "nothing is known yet");
+        let mut answers = [0, 0];
+        for step in 0..200 {
+            let certified = solver.certifies(&gain).unwrap();
+            let solved = solver.solve(&Vec::<f32>::try_from(gain.reshape([-1])).unwrap()).unwrap();
+            assert_eq!(certified, solved == 0, "step {step}");
+            answers[usize::from(certified)] += 1;
+            if step % 2 == 0 {
+                gain += Tensor::randn([n as i64; 2], (Kind::Float, Device::Cpu)); // another optimum
+            } else {
+                for (row, &column) in solver.permutation().as_slice().iter().enumerate() {
+                    let _ = gain.get(row as i64).get(column).g_add_scalar_(0.01); // only better than before
+                }
+            }
+        }
+        assert!(answers.iter().all(|&count| count > 10), "both answers occur: {answers:?}");
+        let _ = gain.get(3).get(5).fill_(f64::NAN);
+        assert!(!solver.certifies(&gain).unwrap());
+    }
+
+    #[test]
     fn nan_infinity_and_wrong_sizes_are_errors() {
         let mut solver = AssignmentSolver::new(2);
         assert!(matches!(solver.solve(&[0.0, f32::NAN, 0.0, 0.0]), Err(Error::NonFinite { .. })));
         assert!(matches!(solver.solve(&[0.0, f32::INFINITY, 0.0, 0.0]), Err(Error::NonFinite { .. })));
         assert!(matches!(solver.solve(&[0.0; 3]), Err(Error::ShapeMismatch { .. })));
+        // A warm solver refuses them as well, and works on afterwards.
+        solver.solve(&[1.0, 5.0, 4.0, 6.0]).unwrap();
+        assert!(matches!(solver.solve(&[0.0, f32::NAN, 0.0, 0.0]), Err(Error::NonFinite { .. })));
+        solver.solve(&[1.0, 5.0, 4.0, 6.0]).unwrap();
+        assert_eq!(solver.permutation().as_slice(), [1, 0]);
     }
 
     #[test]

@@ -1,142 +1,208 @@
 //! Gain matrices: what it is worth to put unit `j` of a model in the place of unit `i` of the target.
 //!
 //! The gain matrix of a group is a sum of terms, one for each run of a tensor axis that belongs to the group. A term is
-//! a matrix product, the costly part of weight matching; when few units moved since, only their share is computed again.
+//! a matrix product, the costly part of weight matching; when few units moved since, only their share is exchanged.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
-use super::{Permutation, Permutations};
+use super::Permutations;
 use crate::error::Result;
-use crate::network::{AxisSegment, Member, Params, PermutationSpec};
+use crate::network::{Member, Params, PermutationSpec};
+use crate::slice;
+use crate::train::Precision;
 
-/// Up to this share of a group's units is exchanged in a term; beyond it, a new product costs less.
+/// Units are exchanged up to this share of a new matrix's multiplications; beyond it, a new one costs less.
 const EXCHANGED: f64 = 0.4;
 
-/// `G[i, j] = < slice i of the target, slice j of the model with its other axes permuted >`.
-pub(super) struct Term {
+/// The gain matrix of a group, `G[i, j] = Σ < slice i of the target, slice j of the model with its other axes permuted >`.
+pub(super) struct Gain {
     group: usize,
     units: i64,
-    member: Member,
-    /// The tensor's other axes, as far as groups move them.
-    pub(super) neighbours: Vec<Neighbour>,
+    terms: Vec<Term>,
+    /// Number format of the products.
+    precision: Precision,
     value: Option<Value>,
 }
 
-/// A run of another axis of a term's tensor.
-pub(super) struct Neighbour {
-    pub(super) group: usize,
+/// The share of one run of an axis.
+struct Term {
+    member: Member,
+    /// The runs of the tensor's other axes that groups move.
+    neighbours: Vec<Neighbour>,
+}
+
+struct Neighbour {
+    group: usize,
     run: Member,
 }
 
 struct Value {
-    gain: Tensor, // [units, units]
-    /// The permutations of the neighbours that it holds for.
-    neighbours: Vec<Permutation>,
+    matrix: Tensor, // [units, units]
+    /// The permutations of the other groups that it holds for.
+    permutations: Permutations,
 }
 
-impl Term {
-    pub(super) fn new(spec: &PermutationSpec, group: usize, member: Member) -> Term {
-        let neighbours = (0..spec.groups().len()).flat_map(|group| {
-            let runs = spec.members(group).into_iter();
-            let runs = runs.filter(|run| run.tensor == member.tensor && run.axis != member.axis);
-            runs.map(move |run| Neighbour { group, run })
+impl Gain {
+    pub(super) fn new(spec: &PermutationSpec, group: usize, precision: Precision) -> Gain {
+        let terms = spec.members(group).into_iter().map(|member| {
+            let neighbours = (0..spec.groups().len()).flat_map(|group| {
+                let runs = spec.members(group).into_iter();
+                let runs = runs.filter(|run| run.tensor == member.tensor && run.axis != member.axis);
+                runs.map(move |run| Neighbour { group, run })
+            });
+            Term { member, neighbours: neighbours.collect() }
         });
-        let neighbours = neighbours.collect();
-        Term { group, units: spec.groups()[group].size as i64, member, neighbours, value: None }
+        Gain { group, units: spec.groups()[group].size as i64, terms: terms.collect(), precision, value: None }
     }
 
-    pub(super) fn tensor(&self) -> usize {
-        self.member.tensor
+    /// The tensors that the group moves, each once.
+    pub(super) fn tensors(&self) -> Vec<usize> {
+        let mut tensors: Vec<usize> = self.terms.iter().map(|term| term.member.tensor).collect();
+        tensors.dedup(); // members are in the order of the tensors
+        tensors
     }
 
-    /// Forgets the product: the target is another one.
+    /// The groups whose permutations the matrix depends on.
+    pub(super) fn neighbours(&self) -> impl Iterator<Item = usize> + '_ {
+        self.terms.iter().flat_map(|term| term.neighbours.iter().map(|neighbour| neighbour.group))
+    }
+
+    /// Forgets the matrix: the target is another one.
     pub(super) fn clear(&mut self) {
         self.value = None;
     }
 
-    /// The term for permutations of the other groups.
-    pub(super) fn gain(
+    /// The matrix for permutations of the other groups.
+    pub(super) fn matrix(
         &mut self,
         spec: &PermutationSpec,
         model: &Params,
         target: &Params,
         permutations: &Permutations,
     ) -> Result<&Tensor> {
-        let neighbours: Vec<Permutation> =
-            self.neighbours.iter().map(|neighbour| permutations.0[neighbour.group].clone()).collect();
-        let (model, target) = (&model.tensors()[self.member.tensor], &target.tensors()[self.member.tensor]);
-        let gain = match self.value.take() {
-            Some(value) if value.neighbours == neighbours => value.gain,
-            Some(value) if self.few_moved(&value.neighbours, &neighbours) => {
-                let (neighbour, before, now) = (&self.neighbours[0], &value.neighbours[0], &neighbours[0]);
-                let moved = before.moved(now);
-                let come = neighbour.select(model, &now.at(&moved))?;
-                let change = come.f_sub(&neighbour.select(model, &before.at(&moved))?)?;
-                let ours = self.rows(&neighbour.select(target, &moved)?)?;
-                let mut gain = value.gain;
-                gain.f_addmm_(&ours, &self.rows(&change)?.f_tr()?)?
+        let matrix = match self.value.take() {
+            Some(value) if self.few_moved(model, &value.permutations, permutations) => {
+                self.exchange(value, model, target, permutations)?
             }
             _ => {
-                let permuted = permutations.apply_to_tensor(self.axes(spec), model, Some(self.member.axis))?;
-                self.rows(target)?.f_matmul(&self.rows(&permuted)?.f_tr()?)?
+                let mut matrix = None;
+                for term in &self.terms {
+                    let theirs = term.permuted(spec, model, permutations)?;
+                    let ours = self.rows(term, &target.tensors()[term.member.tensor])?;
+                    matrix = Some(self.add_product(matrix, &ours, &self.rows(term, &theirs)?)?);
+                }
+                match matrix {
+                    Some(matrix) => matrix,
+                    None => Tensor::f_zeros([self.units; 2], (Kind::Float, model.device()))?,
+                }
             }
         };
-        Ok(&self.value.insert(Value { gain, neighbours }).gain)
+        let value = Value { matrix, permutations: permutations.clone() };
+        Ok(&self.value.insert(value).matrix)
     }
 
-    /// Whether there is one neighbour, and few of its units moved.
-    fn few_moved(&self, before: &[Permutation], now: &[Permutation]) -> bool {
-        matches!((before, now), ([before], [now]) if few(&before.moved(now), now.len()))
+    /// Whether exchanging the units that moved costs much less than a new matrix.
+    fn few_moved(&self, model: &Params, before: &Permutations, now: &Permutations) -> bool {
+        let (mut moved, mut whole) = (0.0, 0.0);
+        for term in &self.terms {
+            let values = model.tensors()[term.member.tensor].numel() as f64;
+            whole += values;
+            for neighbour in &term.neighbours {
+                let (before, now) = (&before.0[neighbour.group], &now.0[neighbour.group]);
+                moved += values * before.moved(now).len() as f64 / now.len() as f64;
+            }
+        }
+        moved <= EXCHANGED * whole
     }
 
-    /// Brings the term from one target to another that differs only in some units of each group; false if that costs
-    /// more than a new product.
+    /// The matrix with the units of other groups that moved exchanged.
+    fn exchange(&self, value: Value, model: &Params, target: &Params, now: &Permutations) -> Result<Tensor> {
+        let mut matrix = value.matrix;
+        for term in &self.terms {
+            let (model, target) = (&model.tensors()[term.member.tensor], &target.tensors()[term.member.tensor]);
+            for neighbour in &term.neighbours {
+                let (before, now) = (&value.permutations.0[neighbour.group], &now.0[neighbour.group]);
+                let moved = before.moved(now);
+                if !moved.is_empty() {
+                    let come = neighbour.select(model, &now.at(&moved))?;
+                    let change = come.f_sub(&neighbour.select(model, &before.at(&moved))?)?;
+                    let ours = self.rows(term, &neighbour.select(target, &moved)?)?;
+                    matrix = self.add_product(Some(matrix), &ours, &self.rows(term, &change)?)?;
+                }
+            }
+        }
+        Ok(matrix)
+    }
+
+    /// Brings the matrix from one target to another that differs only in some units of each group, or forgets it where
+    /// that costs more than a new one.
     pub(super) fn follow_target(
         &mut self,
         spec: &PermutationSpec,
         model: &Params,
-        targets: [&Params; 2],
+        [before, target]: [&Params; 2],
         changed: &[Vec<i64>],
-    ) -> Result<bool> {
-        let Some(value) = &self.value else { return Ok(false) };
-        let rows = &changed[self.group];
-        let columns = self.neighbours.first().map_or(&[][..], |neighbour| &changed[neighbour.group]);
-        let width = value.neighbours.first().map_or(0, Permutation::len);
-        if self.neighbours.len() > 1 || !few(rows, self.units as usize) || !few(columns, width) {
-            return Ok(false);
+    ) -> Result<()> {
+        let few = |group: usize| changed[group].len() as f64 <= EXCHANGED * spec.groups()[group].size as f64;
+        let Some(Value { mut matrix, permutations }) = self.value.take() else { return Ok(()) };
+        if !few(self.group) || !self.neighbours().all(few) {
+            return Ok(());
         }
-        let [before, target] = targets.map(|params| &params.tensors()[self.member.tensor]);
-        let model = &model.tensors()[self.member.tensor];
-        let mut gain = value.gain.shallow_clone();
-        if let ([neighbour], [permutation], false) =
-            (self.neighbours.as_slice(), value.neighbours.as_slice(), columns.is_empty())
-        {
-            let change = neighbour.select(target, columns)?.f_sub(&neighbour.select(before, columns)?)?;
-            let theirs = self.rows(&neighbour.select(model, &permutation.at(columns))?)?;
-            let _ = gain.f_addmm_(&self.rows(&change)?, &theirs.f_tr()?)?;
-        }
-        if !rows.is_empty() {
-            let mut permutations = Permutations::identity(spec);
-            for (neighbour, permutation) in self.neighbours.iter().zip(&value.neighbours) {
-                permutations.0[neighbour.group] = permutation.clone();
+        for term in &self.terms {
+            let [before, target] = [before, target].map(|params| &params.tensors()[term.member.tensor]);
+            let model = &model.tensors()[term.member.tensor];
+            for neighbour in &term.neighbours {
+                let places = &changed[neighbour.group];
+                if !places.is_empty() {
+                    let change = neighbour.select(target, places)?.f_sub(&neighbour.select(before, places)?)?;
+                    let theirs = neighbour.select(model, &permutations.0[neighbour.group].at(places))?;
+                    matrix = self.add_product(Some(matrix), &self.rows(term, &change)?, &self.rows(term, &theirs)?)?;
+                }
             }
-            let permuted = permutations.apply_to_tensor(self.axes(spec), model, Some(self.member.axis))?;
-            let index = Tensor::f_from_slice(rows)?.f_to_device(target.device())?;
-            let ours = self.rows(target)?.f_index_select(0, &index)?;
-            let _ = gain.f_index_copy_(0, &index, &ours.f_matmul(&self.rows(&permuted)?.f_tr()?)?)?;
         }
-        Ok(true)
+        let rows = &changed[self.group];
+        if !rows.is_empty() {
+            let mut new = None;
+            for term in &self.terms {
+                let ours = slice::select(&self.rows(term, &target.tensors()[term.member.tensor])?, 0, rows)?;
+                let theirs = term.permuted(spec, model, &permutations)?;
+                new = Some(self.add_product(new, &ours, &self.rows(term, &theirs)?)?);
+            }
+            if let Some(new) = new {
+                let index = Tensor::f_from_slice(rows)?.f_to_device(matrix.device())?;
+                let _ = matrix.f_index_copy_(0, &index, &new)?;
+            }
+        }
+        self.value = Some(Value { matrix, permutations });
+        Ok(())
     }
 
-    fn axes<'a>(&self, spec: &'a PermutationSpec) -> &'a [Vec<AxisSegment>] {
-        &spec.axes()[self.member.tensor]
+    /// `sum + ours theirsᵀ`, in place.
+    fn add_product(&self, sum: Option<Tensor>, ours: &Tensor, theirs: &Tensor) -> Result<Tensor> {
+        Ok(match (sum, self.precision) {
+            (None, Precision::F32) => ours.f_matmul(&theirs.f_tr()?)?,
+            (Some(mut sum), Precision::F32) => sum.f_addmm_(ours, &theirs.f_tr()?)?,
+            (sum, Precision::Bf16) => {
+                let (ours, theirs) = (ours.f_to_kind(Kind::BFloat16)?, theirs.f_to_kind(Kind::BFloat16)?);
+                let product = ours.f_matmul(&theirs.f_tr()?)?.f_to_kind(Kind::Float)?;
+                sum.map_or(Ok(product.shallow_clone()), |mut sum| sum.f_add_(&product))?
+            }
+        })
     }
 
-    /// The units of the run as the rows of a matrix: `[units, block * the rest]`.
-    fn rows(&self, tensor: &Tensor) -> Result<Tensor> {
-        let Member { axis, offset, block, .. } = self.member;
+    /// The units of a term's run as the rows of a matrix: `[units, block * the rest]`.
+    fn rows(&self, term: &Term, tensor: &Tensor) -> Result<Tensor> {
+        let Member { axis, offset, block, .. } = term.member;
         let run = tensor.f_narrow(axis as i64, offset, self.units * block)?;
         Ok(run.f_movedim_int(axis as i64, 0)?.f_reshape([self.units, -1])?)
+    }
+}
+
+impl Term {
+    /// The model's tensor with its other axes permuted.
+    fn permuted(&self, spec: &PermutationSpec, model: &Params, permutations: &Permutations) -> Result<Tensor> {
+        let Member { tensor, axis, .. } = self.member;
+        permutations.apply_to_tensor(&spec.axes()[tensor], &model.tensors()[tensor], Some(axis))
     }
 }
 
@@ -146,10 +212,6 @@ impl Neighbour {
         let Member { axis, offset, block, .. } = self.run;
         let entries: Vec<i64> =
             units.iter().flat_map(|unit| (0..block).map(move |entry| offset + unit * block + entry)).collect();
-        Ok(tensor.f_index_select(axis as i64, &Tensor::f_from_slice(&entries)?.f_to_device(tensor.device())?)?)
+        slice::select(tensor, axis, &entries)
     }
-}
-
-fn few(moved: &[i64], units: usize) -> bool {
-    moved.len() as f64 <= EXCHANGED * units as f64
 }

@@ -2,16 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use multiversion::multiversion;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
-use tch::Kind;
+use tch::{Device, Kind, Tensor};
 
-use super::gain::Term;
+use super::gain::Gain;
 use super::{AssignmentSolver, Permutation, Permutations, Solver};
 use crate::error::Result;
 use crate::network::{Params, PermutationSpec, dot};
 use crate::slice;
+use crate::train::Precision;
 
 /// A relative gain below this is within the rounding of the f32 gain matrix, and no progress.
 const ROUNDING: f64 = 1e-7;
@@ -45,16 +45,17 @@ pub(crate) struct Matcher<'a> {
     solver: Solver,
     max_sweeps: usize,
     groups: Vec<Group>,
-    /// What the terms of the gain matrices belong to.
+    /// What the gain matrices belong to.
     target: Option<Params>,
-    gain: Vec<f32>,
+    /// Whether the gain matrices are elsewhere, and only those that must be solved come to the solver.
+    on_device: bool,
     /// Counts solutions.
     clock: usize,
 }
 
 struct Group {
     solver: AssignmentSolver,
-    terms: Vec<Term>,
+    gain: Gain,
     /// Whether a tensor has the group on two axes, as a convolution inside a sum does: then the objective is not linear in
     /// its permutation, and the gain matrix only says how it changes with one axis held.
     coupled: bool,
@@ -64,14 +65,19 @@ struct Group {
 }
 
 impl<'a> Matcher<'a> {
-    pub(crate) fn new(spec: &'a PermutationSpec, model: &Params, solver: Solver, max_sweeps: usize) -> Matcher<'a> {
+    pub(crate) fn new(
+        spec: &'a PermutationSpec,
+        model: &Params,
+        solver: Solver,
+        precision: Precision,
+        max_sweeps: usize,
+    ) -> Matcher<'a> {
         let groups = (0..spec.groups().len()).map(|index| {
             let members = spec.members(index);
             let coupled =
                 members.windows(2).any(|pair| pair[0].tensor == pair[1].tensor && pair[0].axis != pair[1].axis);
-            let terms = members.into_iter().map(|member| Term::new(spec, index, member));
             let solver = AssignmentSolver::new(spec.groups()[index].size);
-            Group { solver, coupled, terms: terms.collect(), moved_at: 0, solved_at: None }
+            Group { solver, coupled, gain: Gain::new(spec, index, precision), moved_at: 0, solved_at: None }
         });
         Matcher {
             groups: groups.collect(),
@@ -81,7 +87,7 @@ impl<'a> Matcher<'a> {
             solver,
             max_sweeps,
             target: None,
-            gain: Vec::new(),
+            on_device: model.device() != Device::Cpu,
             clock: 0,
         }
     }
@@ -99,8 +105,7 @@ impl<'a> Matcher<'a> {
     pub(crate) fn add_permuted(&self, sum: &mut Params, weight: f64) -> Result<()> {
         let axes = self.spec.axes().iter().chain(self.spec.buffer_axes());
         for ((axes, tensor), sum) in axes.zip(self.model.all()).zip(sum.all_mut()) {
-            let permuted = self.permutations.apply_to_tensor(axes, tensor, None)?;
-            let _ = sum.f_add_(&permuted.f_mul_scalar(weight)?)?;
+            self.permutations.add_to(sum, axes, tensor, weight)?;
         }
         Ok(())
     }
@@ -112,8 +117,7 @@ impl<'a> Matcher<'a> {
         self.set_target(target);
         let report = self.ascend(order);
         self.target = None;
-        self.gain = Vec::new();
-        self.groups.iter_mut().flat_map(|group| &mut group.terms).for_each(Term::clear);
+        self.groups.iter_mut().for_each(|group| group.gain.clear());
         report
     }
 
@@ -122,7 +126,7 @@ impl<'a> Matcher<'a> {
         self.target = Some(target.clone());
         for group in &mut self.groups {
             group.solved_at = None;
-            group.terms.iter_mut().for_each(Term::clear);
+            group.gain.clear();
         }
     }
 
@@ -131,14 +135,9 @@ impl<'a> Matcher<'a> {
         let before = self.target.replace(target.clone());
         for group in &mut self.groups {
             group.solved_at = None;
-            for term in &mut group.terms {
-                let followed = match &before {
-                    Some(before) => term.follow_target(self.spec, &self.model, [before, target], changed)?,
-                    None => false,
-                };
-                if !followed {
-                    term.clear();
-                }
+            match &before {
+                Some(before) => group.gain.follow_target(self.spec, &self.model, [before, target], changed)?,
+                None => group.gain.clear(),
             }
         }
         Ok(())
@@ -164,25 +163,25 @@ impl<'a> Matcher<'a> {
         visit.shuffle(order);
         for index in visit {
             let group = &self.groups[index];
-            let neighbours = group.terms.iter().flat_map(|term| &term.neighbours);
-            let last_change = neighbours.map(|neighbour| self.groups[neighbour.group].moved_at).max().unwrap_or(0);
+            let last_change = group.gain.neighbours().map(|other| self.groups[other].moved_at).max().unwrap_or(0);
             if group.solved_at.is_some_and(|solved| solved > last_change) {
                 continue;
             }
-            self.update_gain(index)?;
+            report.solved_groups += 1;
+            self.clock += 1;
+            self.groups[index].solved_at = Some(self.clock);
+            let Some(gain) = self.gain_to_solve(index)? else { continue };
+            let gain = slice::values(&gain).unwrap_or_default();
             let start = Instant::now();
             let solver = &mut self.groups[index].solver;
             if self.solver == Solver::Plain {
                 solver.forget();
             }
-            solver.solve(&self.gain)?;
+            solver.solve(gain)?;
             let candidate = solver.permutation();
             report.assignment += start.elapsed();
-            report.solved_groups += 1;
-            self.clock += 1;
-            self.groups[index].solved_at = Some(self.clock);
             // On a tie the old assignment stays, so that the ascent ends.
-            if candidate != self.permutations.0[index] && self.improves(index, &candidate)? {
+            if candidate != self.permutations.0[index] && self.improves(index, gain, &candidate)? {
                 self.permutations.0[index] = candidate;
                 self.groups[index].moved_at = self.clock;
                 report.moved_groups += 1;
@@ -191,15 +190,15 @@ impl<'a> Matcher<'a> {
         Ok(report)
     }
 
-    /// Whether a permutation of the group whose gain matrix is at hand raises the objective by more than rounding.
-    fn improves(&self, index: usize, candidate: &Permutation) -> Result<bool> {
+    /// Whether a permutation of the group raises the objective by more than rounding.
+    fn improves(&self, index: usize, gain: &[f32], candidate: &Permutation) -> Result<bool> {
         let group = &self.groups[index];
         let (now, then) = if group.coupled {
             let mut moved = self.permutations.clone();
             moved.0[index] = candidate.clone();
             (self.share(group, &self.permutations)?, self.share(group, &moved)?)
         } else {
-            (total_gain(&self.gain, &self.permutations.0[index]), total_gain(&self.gain, candidate))
+            (total_gain(gain, &self.permutations.0[index]), total_gain(gain, candidate))
         };
         Ok(then - now > ROUNDING * now.abs())
     }
@@ -207,39 +206,82 @@ impl<'a> Matcher<'a> {
     /// The share in the objective of the tensors that a group touches, `Σ <target, π(model; P)>`.
     fn share(&self, group: &Group, permutations: &Permutations) -> Result<f64> {
         let Some(target) = &self.target else { return Ok(0.0) };
-        let mut tensors: Vec<usize> = group.terms.iter().map(|term| term.tensor()).collect();
-        tensors.dedup(); // members are in the order of the tensors
-        tensors.into_iter().try_fold(0.0, |sum, tensor| {
+        group.gain.tensors().into_iter().try_fold(0.0, |sum, tensor| {
             let permuted =
                 permutations.apply_to_tensor(&self.spec.axes()[tensor], &self.model.tensors()[tensor], None)?;
             Ok(sum + dot(&target.tensors()[tensor], &permuted)?)
         })
     }
 
-    /// Fills in a group's gain matrix, the sum of its terms; only what changed is computed again.
-    fn update_gain(&mut self, index: usize) -> Result<()> {
-        let Some(target) = &self.target else { return Ok(()) };
-        let n = self.spec.groups()[index].size;
-        self.gain.clear();
-        self.gain.resize(n * n, 0.0);
-        for term in &mut self.groups[index].terms {
-            let gain = term.gain(self.spec, &self.model, target, &self.permutations)?;
-            if let Some(values) = slice::values(gain) {
-                add(&mut self.gain, values);
-            } else {
-                add(&mut self.gain, &Vec::<f32>::try_from(gain.f_to_kind(Kind::Float)?.f_reshape([-1])?)?);
-            }
+    /// A group's gain matrix as f32 on the CPU, or `None` if it need not be solved: on a GPU the prices tell whether the
+    /// assignment is still the best, and then the matrix stays there.
+    fn gain_to_solve(&mut self, index: usize) -> Result<Option<Tensor>> {
+        let Some(target) = &self.target else { return Ok(None) };
+        let Group { gain, solver, .. } = &mut self.groups[index];
+        let gain = gain.matrix(self.spec, &self.model, target, &self.permutations)?.f_to_kind(Kind::Float)?;
+        if !self.on_device {
+            return Ok(Some(gain.f_contiguous()?));
         }
-        Ok(())
+        let settled = self.solver == Solver::WarmStarted && solver.permutation() == self.permutations.0[index];
+        if settled && solver.certifies(&gain)? {
+            return Ok(None);
+        }
+        let mut here = Tensor::f_empty(gain.size(), (Kind::Float, Device::Cpu))?;
+        if gain.device().is_cuda() {
+            here = here.f_pin_memory(gain.device())?; // page-locked: copied to at full speed
+        }
+        here.f_copy_(&gain)?;
+        Ok(Some(here))
     }
-}
-
-#[multiversion(targets("x86_64+avx512f+avx512vl", "x86_64+avx2+fma"))]
-fn add(sum: &mut [f32], values: &[f32]) {
-    sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
 }
 
 fn total_gain(gain: &[f32], permutation: &Permutation) -> f64 {
     let n = permutation.len();
     permutation.as_slice().iter().enumerate().map(|(row, &column)| f64::from(gain[row * n + column as usize])).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::Network;
+    use crate::rng::{Purpose, rng};
+
+    #[test]
+    fn matrices_that_stay_on_a_device_give_the_same_permutations() -> Result<()> {
+        for network in [Network::mlp(&[12, 24, 20, 4])?, Network::convnet([1, 12, 12], 0.5, 4)?] {
+            let spec = network.permutation_spec();
+            let (model, mut target) = (network.init(0, Device::Cpu)?, network.init(1, Device::Cpu)?);
+            let matcher = |on_device| {
+                let new = Matcher::new(&spec, &model, Solver::WarmStarted, Precision::F32, 100);
+                Matcher { on_device, ..new }
+            };
+            let (mut here, mut there) = (matcher(false), matcher(true));
+            let order = || rng(0, Purpose::SweepOrder(0));
+            for step in 0..6 {
+                let (ours, theirs) = (here.fit(&target, &mut order())?, there.fit(&target, &mut order())?);
+                assert_eq!((ours.sweeps, ours.moved_groups), (theirs.sweeps, theirs.moved_groups), "step {step}");
+                assert!(here.permutations() == there.permutations(), "step {step}");
+                // Every second target is the one before: the certificate answers for it.
+                if step % 2 == 1 {
+                    target = target.map(|tensor| Ok(tensor + tensor.randn_like() * 0.02))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn products_of_sixteen_bits_find_almost_the_same_objective() -> Result<()> {
+        let network = Network::mlp(&[32, 64, 64, 4])?;
+        let spec = network.permutation_spec();
+        let (model, target) = (network.init(0, Device::Cpu)?, network.init(1, Device::Cpu)?);
+        let objective = |precision| -> Result<f64> {
+            let mut matcher = Matcher::new(&spec, &model, Solver::WarmStarted, precision, 100);
+            matcher.fit(&target, &mut rng(0, Purpose::SweepOrder(0)))?;
+            target.dot(&matcher.permuted()?)
+        };
+        let (full, half) = (objective(Precision::F32)?, objective(Precision::Bf16)?);
+        assert!(full > target.dot(&model)? && (half - full).abs() < 0.05 * full, "{half} instead of {full}");
+        Ok(())
+    }
 }

@@ -5,6 +5,7 @@ use tch::Tensor;
 
 use crate::error::{Error, Result};
 use crate::network::{AxisSegment, Params, PermutationSpec};
+use crate::slice;
 
 /// A bijection of `0..n`: unit `i` of the permuted layer is unit `p[i]` of the original.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,16 +140,33 @@ impl Permutations {
     ) -> Result<Tensor> {
         let mut permuted = tensor.shallow_clone();
         for (axis, segments) in axes.iter().enumerate() {
-            if except != Some(axis) && segments.iter().any(|segment| segment.group.is_some()) {
-                let index = Tensor::f_from_slice(&self.index(segments))?.f_to_device(tensor.device())?;
-                permuted = permuted.f_index_select(axis as i64, &index)?;
+            if let (true, Some(index)) = (except != Some(axis), self.index(segments)) {
+                permuted = slice::select(&permuted, axis, &index)?;
             }
         }
         Ok(permuted)
     }
 
-    /// Which old entry comes to each place of an axis.
-    fn index(&self, segments: &[AxisSegment]) -> Vec<i64> {
+    /// `sum += weight * tensor`, in place, with the tensor's axes re-indexed.
+    pub(crate) fn add_to(
+        &self,
+        sum: &mut Tensor,
+        axes: &[Vec<AxisSegment>],
+        tensor: &Tensor,
+        weight: f64,
+    ) -> Result<()> {
+        let index: Vec<Option<Vec<i64>>> = axes.iter().map(|segments| self.index(segments)).collect();
+        if slice::add_selected(sum, tensor, &index, weight as f32).is_none() {
+            let _ = sum.f_add_(&self.apply_to_tensor(axes, tensor, None)?.f_mul_scalar(weight)?)?;
+        }
+        Ok(())
+    }
+
+    /// Which old entry comes to each place of an axis; `None` if no group moves it.
+    fn index(&self, segments: &[AxisSegment]) -> Option<Vec<i64>> {
+        if segments.iter().all(|segment| segment.group.is_none()) {
+            return None;
+        }
         let mut index = Vec::new();
         for segment in segments {
             let start = index.len() as i64;
@@ -160,7 +178,7 @@ impl Permutations {
                 })),
             }
         }
-        index
+        Some(index)
     }
 }
 

@@ -15,12 +15,12 @@ use super::matcher::{Matcher, Report};
 use super::{Aligner, Alignment, Permutations, Record, Solver};
 use crate::data::{Order, Splits};
 use crate::error::Result;
-use crate::evaluate::{Tally, loss_and_accuracy};
+use crate::evaluate::{Tally, backward, loss_and_accuracy};
 use crate::merge::with_batch_statistics;
 use crate::network::{Mode, Model, Params, Pass, check_models};
 use crate::progress::Progress;
 use crate::rng::{Purpose, rng, step_seed};
-use crate::train::{Choice, Optimiser, OptimiserState, check_classes, check_learning_rate, positive};
+use crate::train::{Choice, Optimiser, OptimiserState, Precision, check_classes, check_learning_rate, positive};
 use crate::workers::Workers;
 
 /// How the mixture weights `λ` of a step are drawn; they are at least 0 and sum to 1.
@@ -61,6 +61,8 @@ pub struct SteMm {
     pub max_sweeps: usize,
     /// How the assignment problems are started.
     pub solver: Solver,
+    /// Number format of the gain matrices' products; weights, moments and the pass of the batch stay in f32.
+    pub precision: Precision,
     /// Seed of the order of samples and groups, and of the mixture weights.
     pub seed: u64,
     /// Where progress is shown.
@@ -77,6 +79,7 @@ impl Default for SteMm {
             choice: Choice::BestEpoch,
             max_sweeps: 100,
             solver: Solver::WarmStarted,
+            precision: Precision::F32,
             seed: 0,
             progress: Progress::default(),
         }
@@ -99,12 +102,12 @@ impl Aligner for SteMm {
         let network = &models[0].network;
         let spec = network.permutation_spec();
         let reference = &models[0].params;
-        let workers = Workers::new()?;
+        let workers = Workers::new(reference.device())?;
         let mut followers = (1..models.len())
             .map(|index| {
                 let weights = reference.without_buffers().copied()?;
                 Ok(Follower {
-                    matcher: Matcher::new(&spec, &models[index].params, self.solver, self.max_sweeps),
+                    matcher: Matcher::new(&spec, &models[index].params, self.solver, self.precision, self.max_sweeps),
                     optimiser: OptimiserState::new(Optimiser::Adam, &weights)?,
                     weights,
                     order: rng(self.seed, Purpose::SweepOrder(index)),
@@ -123,7 +126,7 @@ impl Aligner for SteMm {
         for epoch in 0..self.epochs {
             let epoch_start = Instant::now();
             let mut report = Report::default();
-            let mut tally = Tally::default();
+            let mut tally = [Tally::default()];
             for batch in data.train.batches(self.batch_size, Order::Shuffled { seed: self.seed, epoch })? {
                 let (x, y) = batch?;
                 let fits = workers.map(&mut followers, |follower| {
@@ -137,12 +140,12 @@ impl Aligner for SteMm {
                 let lambda = self.mixing.draw(models.len(), &mut mixing);
                 let pass = Pass::new(Mode::Train { seed: step_seed(self.seed, step) });
                 let mixture = mixture(reference, &followers, &lambda)?.into_leaves()?;
-                let (_, gradients) = tally.backward(network, &mixture, (&x, &y), &pass, 0.0)?;
+                let gradients = backward(&mut tally, network, &mixture, (&x, &y), &pass, 0.0)?;
                 for (follower, &lambda) in followers.iter_mut().zip(&lambda[1..]) {
                     follower.optimiser.step(&follower.weights, &gradients, lambda, self.learning_rate)?;
                 }
                 step += 1;
-                task.step(|| format!("epoch {}, loss of the mixtures {:.4}", epoch + 1, tally.mean_loss()));
+                task.step(|| format!("epoch {}, loss of the mixtures {:.4}", epoch + 1, tally[0].mean_loss()));
             }
             let midpoint = vec![1.0 / models.len() as f64; models.len()];
             let merged = mixture(reference, &followers, &midpoint)?;
@@ -155,8 +158,8 @@ impl Aligner for SteMm {
             }
             history.push(Record {
                 round: epoch + 1,
-                mixture_loss: Some(tally.mean_loss()),
-                mixture_accuracy: Some(tally.accuracy()),
+                mixture_loss: Some(tally[0].mean_loss()),
+                mixture_accuracy: Some(tally[0].accuracy()),
                 merged_loss: Some(merged_loss),
                 merged_accuracy: Some(merged_accuracy),
                 seconds: epoch_start.elapsed().as_secs_f64(),
@@ -235,7 +238,7 @@ mod tests {
         let spec = network.permutation_spec();
         let follower = |set: &Params| -> Result<Follower> {
             Ok(Follower {
-                matcher: Matcher::new(&spec, set, Solver::Plain, 1), // not fitted: the identity
+                matcher: Matcher::new(&spec, set, Solver::Plain, Precision::F32, 1), // not fitted: the identity
                 optimiser: OptimiserState::new(Optimiser::Adam, set)?,
                 weights: set.copied()?,
                 order: rng(0, Purpose::SweepOrder(0)),
@@ -243,7 +246,7 @@ mod tests {
         };
         let followers = [follower(&sets[1])?, follower(&sets[2])?];
         let ours = mixture(&sets[0], &followers, &lambda)?.leaves()?;
-        let (_, ours) = Tally::default().backward(&network, &ours, (&x, &y), &pass, 0.0)?;
+        let ours = backward(&mut [Tally::default()], &network, &ours, (&x, &y), &pass, 0.0)?;
         for i in 1..3 {
             for (w, gradient) in trainable[i].tensors().iter().zip(&ours) {
                 let error = (w.grad() - gradient * lambda[i]).abs().max().double_value(&[]);

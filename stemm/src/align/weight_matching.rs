@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::network::{Model, Params, check_models};
 use crate::progress::Progress;
 use crate::rng::{Purpose, rng};
-use crate::train::positive;
+use crate::train::{Precision, positive};
 
 /// How the assignment problems of consecutive calls are started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub struct WeightMatching {
     pub max_sweeps: usize,
     /// How the assignment problems are started.
     pub solver: Solver,
+    /// Number format of the gain matrices' products.
+    pub precision: Precision,
     /// Seed of the order in which models and groups are visited.
     pub seed: u64,
     /// Where progress is shown.
@@ -53,7 +55,13 @@ pub struct WeightMatching {
 
 impl Default for WeightMatching {
     fn default() -> Self {
-        WeightMatching { max_sweeps: 100, solver: Solver::WarmStarted, seed: 0, progress: Progress::default() }
+        WeightMatching {
+            max_sweeps: 100,
+            solver: Solver::WarmStarted,
+            precision: Precision::F32,
+            seed: 0,
+            progress: Progress::default(),
+        }
     }
 }
 
@@ -71,7 +79,7 @@ impl Aligner for WeightMatching {
         let start = Instant::now();
         let spec = models[0].network.permutation_spec();
         let mut order = rng(self.seed, Purpose::SweepOrder(0));
-        let matcher = |model: &Model| Matcher::new(&spec, &model.params, self.solver, self.max_sweeps);
+        let matcher = |model: &Model| Matcher::new(&spec, &model.params, self.solver, self.precision, self.max_sweeps);
         let mut matchers: Vec<Matcher> = models.iter().map(matcher).collect();
         let mut history = Vec::new();
         let converged = if models.len() == 2 {

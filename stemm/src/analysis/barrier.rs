@@ -153,7 +153,7 @@ impl Interpolation {
         let n = models.len();
         let ends: Vec<Point> =
             models.iter().map(|model| point(model, 0.0, data.part(self.part))).collect::<Result<_>>()?;
-        let pairs: Vec<(usize, usize)> = (0..n).flat_map(|from| (from + 1..n).map(move |to| (from, to))).collect();
+        let pairs: Vec<(usize, usize)> = super::pairs(n).collect();
         let mut task = self.progress.task(format!("barriers {label}"), pairs.len() * (self.points - 2));
         let curves = pairs
             .into_iter()
@@ -312,5 +312,39 @@ mod tests {
         let point = |t, loss| Point { t, loss, accuracy: 0.5 };
         let curve = Curve { from: 0, to: 1, points: vec![point(0.0, 1.0), point(0.5, 0.2), point(1.0, 1.0)] };
         assert_eq!(curve.loss_barrier(), 0.0);
+    }
+    #[test]
+    fn the_barrier_is_the_brute_force_maximum_along_the_line() -> Result<()> {
+        let data = crate::data::blobs(0, tch::Device::Cpu)?;
+        let network = crate::network::Network::mlp(&[16, 12, 4])?;
+        let trainer = crate::train::Trainer { epochs: 8, batch_size: 64, ..Default::default() };
+        let models = trainer.train(&network, &data, &[0, 1])?.models;
+        // Everything from nothing, in f64 and without the crate's forward pass.
+        let double = |tensor: &tch::Tensor| tensor.to_kind(tch::Kind::Double);
+        let (x, y) = (double(data.test.images()).flatten(1, -1), data.test.labels());
+        let sets = [0, 1].map(|model: usize| models[model].params.tensors().iter().map(double).collect::<Vec<_>>());
+        let loss = |t: f64| {
+            let w: Vec<tch::Tensor> = sets[0].iter().zip(&sets[1]).map(|(a, b)| a * (1.0 - t) + b * t).collect();
+            let logits = (x.matmul(&w[0].tr()) + &w[1]).relu().matmul(&w[2].tr()) + &w[3];
+            let picked = logits.log_softmax(-1, tch::Kind::Double).gather(1, &y.unsqueeze(1), false);
+            -picked.mean(tch::Kind::Double).double_value(&[])
+        };
+        let steps = 200;
+        let (first, last) = (loss(0.0), loss(1.0));
+        let above = (0..=steps).map(|step| f64::from(step) / f64::from(steps));
+        let above = above.map(|t| (t, loss(t) - (1.0 - t) * first - t * last));
+        let (position, barrier) = above.max_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+        assert!(barrier > 0.05, "a path with a barrier is wanted: {barrier}");
+        let walk = |points| Interpolation { points, ..Interpolation::default() }.curve(&models, &data);
+        let fine = walk(steps as usize + 1)?;
+        assert!((fine.loss_barrier() - barrier).abs() < 1e-5, "{} instead of {barrier}", fine.loss_barrier());
+        assert!(
+            (fine.barrier_position() - position).abs() < 0.011,
+            "{} instead of {position}",
+            fine.barrier_position()
+        );
+        let coarse = walk(25)?; // the default sees almost all of it
+        assert!(coarse.loss_barrier() <= barrier + 1e-5 && coarse.loss_barrier() > 0.98 * barrier);
+        Ok(())
     }
 }

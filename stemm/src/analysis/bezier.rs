@@ -7,7 +7,7 @@ use rand::RngExt;
 use super::{Barriers, Curve, Point};
 use crate::data::{Order, Part, Splits};
 use crate::error::{Error, Result};
-use crate::evaluate::{Tally, loss_and_accuracy};
+use crate::evaluate::{Tally, backward, loss_and_accuracy};
 use crate::merge::{Repair, merge_weighted};
 use crate::network::{Mode, Model, Params, Pass, check_models};
 use crate::progress::Progress;
@@ -87,18 +87,18 @@ impl Bezier {
         let mut task = self.progress.task(format!("curve {label}"), steps);
         let mut step = 0;
         for epoch in 0..self.epochs {
-            let mut tally = Tally::default();
+            let mut tally = [Tally::default()];
             for batch in data.train.batches(self.batch_size, Order::Shuffled { seed: self.seed, epoch })? {
                 let (x, y) = batch?;
                 let [a, c, b] = weights(rng.random());
                 let place =
                     Params::weighted_sum(&[&first.params, &control, &last.params], &[a, c, b])?.into_leaves()?;
                 let pass = Pass::new(Mode::Train { seed: step_seed(self.seed, step) });
-                let (_, gradients) = tally.backward(network, &place, (&x, &y), &pass, 0.0)?;
+                let gradients = backward(&mut tally, network, &place, (&x, &y), &pass, 0.0)?;
                 // dφ/dθ_c = 2 t (1-t)
                 optimiser.step(&control, &gradients, c, self.learning_rate)?;
                 step += 1;
-                task.step(|| format!("epoch {}, loss on the curve {:.4}", epoch + 1, tally.mean_loss()));
+                task.step(|| format!("epoch {}, loss on the curve {:.4}", epoch + 1, tally[0].mean_loss()));
             }
         }
         let control = Model { network: network.clone(), params: control };

@@ -199,3 +199,59 @@ fn quantile(n: usize) -> f64 {
     use statrs::distribution::{ContinuousCDF, StudentsT};
     StudentsT::new(0.0, 1.0, (n.max(2) - 1) as f64).map_or(f64::NAN, |student| student.inverse_cdf(0.975))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::align::WeightMatching;
+    use crate::data::blobs;
+    use crate::merge::merge;
+    use crate::train::Trainer;
+    use tch::Device;
+
+    #[test]
+    fn each_row_is_the_merge_of_its_subset() -> Result<()> {
+        let data = blobs(0, Device::Cpu)?;
+        let network = crate::network::Network::mlp(&[16, 12, 4])?;
+        let trainer = Trainer { epochs: 4, batch_size: 64, ..Trainer::default() };
+        let models = trainer.train(&network, &data, &[0, 1, 2])?.models;
+        let settings = MergeGrowth { repeats: 3, sharpness: Some(Hutchinson::default()), ..MergeGrowth::default() };
+        let growth = settings.run(&models, &[&WeightMatching::default()], &data)?;
+        assert_eq!(growth.rows.len(), 2 * 3 * 3);
+        let loss = |model: &Model| Ok::<_, crate::Error>(loss_and_accuracy(&network, &model.params, &data.test)?.0);
+        let rows =
+            |method: &'static str, n| growth.rows.iter().filter(move |row| row.method == method && row.n_models == n);
+        // All three models: each repeat is the same set, in another order.
+        let close = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-5, "{found}, {expected}");
+        let own: Vec<f64> = models.iter().map(loss).collect::<Result<_>>()?;
+        let whole = loss(&merge(&models, &data.train)?)?;
+        let together = ensemble(&models, &data.test)?.0;
+        for (naive, voted) in rows("naive", 3).zip(rows(ENSEMBLE, 3)) {
+            close(naive.test_loss, whole);
+            close(voted.test_loss, together);
+            close(naive.models_loss, own.iter().sum::<f64>() / 3.0);
+        }
+        // Two of three: whatever the pair, the row is one of the three possible ones.
+        let mut pairs = Vec::new();
+        for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+            let pair = [models[a].clone(), models[b].clone()];
+            pairs.push((loss(&merge(&pair, &data.train)?)?, (own[a] + own[b]) / 2.0));
+        }
+        for row in rows("naive", 2) {
+            let fits =
+                |&(merged, mean): &(f64, f64)| (row.test_loss - merged).abs() + (row.models_loss - mean).abs() < 1e-5;
+            assert!(pairs.iter().any(fits), "{row:?}, {pairs:?}");
+        }
+        let trace = |row: &GrowthRow| row.trace.is_some_and(|(trace, error)| trace.is_finite() && error > 0.0);
+        assert!(growth.rows.iter().all(|row| (row.method == ENSEMBLE) != trace(row)), "all but ensembles have a trace");
+        let svg = growth.chart().beside(growth.sharpness_chart()).svg()?;
+        assert!(svg.contains("weight matching") && svg.contains("ensemble") && svg.contains("Hessian trace"));
+        Ok(())
+    }
+
+    #[test]
+    fn confidence_bands_have_students_width() {
+        assert!((quantile(3) - 4.302_653).abs() < 1e-4); // t table: two degrees of freedom, 0.975
+        assert!((quantile(30) - 2.045_230).abs() < 1e-4);
+    }
+}

@@ -8,6 +8,7 @@ mod comparison;
 mod geometry;
 mod growth;
 mod hessian;
+mod permutations;
 mod plane;
 mod simplex;
 mod statistics;
@@ -16,11 +17,19 @@ pub use activation::{Collapse, UnitCorrelation, unit_correlation, variance_colla
 pub use barrier::{Barriers, Curve, Interpolation, Point};
 pub use bezier::Bezier;
 pub use comparison::{Comparison, ComparisonRow, compare};
-pub use geometry::{Geometry, TensorGeometry, agreement, cycle_consistency, cycles, geometry};
+pub use geometry::{Geometry, TensorGeometry, geometry};
 pub use growth::{Growth, GrowthRow, MergeGrowth};
 pub use hessian::{
     Density, Eigenvalues, Estimator, Hutchinson, Lanczos, SpectralDensity, TraceEstimate, Traces, Weighting,
 };
+pub use permutations::{
+    Agreement, CycleConsistency, Cycles, GroupAgreement, GroupCycles, Triangle, agreement, cycle_consistency, cycles,
+};
 pub use plane::{Landscape, Plane};
 pub use simplex::{Mixture, Simplex, SimplexLosses, Ternary, ensemble};
 pub use statistics::{paired_test, summary};
+
+/// All pairs of `n` models, the first before the second.
+fn pairs(n: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..n).flat_map(move |from| (from + 1..n).map(move |to| (from, to)))
+}

@@ -41,8 +41,10 @@ impl LayerRule for BatchNorm {
     }
 
     fn forward(&self, values: &mut Values, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let (weight, bias) = (values.parameter()?, values.parameter()?);
-        let (mean, variance) = (values.buffer()?, values.buffer()?);
+        // Models side by side are more channels. Flattening takes views, so that running statistics are written in place.
+        let flat = |tensor: &Tensor| tensor.f_flatten(0, -1);
+        let (weight, bias) = (flat(values.parameter()?)?, flat(values.parameter()?)?);
+        let (mean, variance) = (flat(values.buffer()?)?, flat(values.buffer()?)?);
         let training = matches!(pass.mode, Mode::Train { .. });
         if training && x.numel() < 2 * mean.numel() {
             let requirement =
@@ -50,11 +52,11 @@ impl LayerRule for BatchNorm {
             return Err(Error::Setting { setting: "batch_size", value: x.size()[0].to_string(), requirement });
         }
         // In training mode libtorch writes to the running statistics that it is given: only where the caller asks.
-        let statistics = if training && pass.momentum.is_none() { None } else { Some((mean, variance)) };
+        let statistics = if training && pass.momentum.is_none() { None } else { Some((&mean, &variance)) };
         let momentum = pass.momentum.unwrap_or(MOMENTUM);
         Ok(x.f_batch_norm(
-            Some(weight),
-            Some(bias),
+            Some(&weight),
+            Some(&bias),
             statistics.map(|(mean, _)| mean),
             statistics.map(|(_, variance)| variance),
             training,

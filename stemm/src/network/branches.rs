@@ -102,6 +102,8 @@ impl LayerRule for Concat {
     }
 
     fn forward(&self, values: &mut Values, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        Ok(Tensor::f_cat(&forward_branches(&self.branches, values, x, pass)?, 1)?)
+        let outputs = forward_branches(&self.branches, values, x, pass)?;
+        let outputs = outputs.iter().map(|output| pass.apart(output)).collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::f_cat(&outputs, 2)?.f_flatten(1, 2)?)
     }
 }

@@ -77,8 +77,11 @@ impl LayerRule for Conv2d {
     fn forward(&self, values: &mut Values, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         let weight = pass.cast(values.parameter()?)?;
         let bias = if self.bias { Some(pass.cast(values.parameter()?)?) } else { None };
+        // Models side by side are groups of channels.
+        let weight = weight.f_flatten(0, weight.dim() as i64 - 4)?;
+        let bias = bias.map(|bias| bias.f_flatten(0, -1)).transpose()?;
         let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
-        let y = pass.cast(x)?.f_conv2d(&weight, bias.as_ref(), stride, padding, [1, 1], 1)?;
+        let y = pass.cast(x)?.f_conv2d(&weight, bias.as_ref(), stride, padding, [1, 1], pass.models)?;
         pass.show(&y);
         Ok(y)
     }

@@ -31,12 +31,19 @@ impl LayerRule for Dropout {
     }
 
     fn forward(&self, _values: &mut Values, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let Mode::Train { seed } = pass.mode else { return Ok(x.shallow_clone()) };
-        let mut rng = pass.mask_rng(seed);
+        if pass.mode == Mode::Eval {
+            return Ok(x.shallow_clone());
+        }
         let threshold = (self.probability * f64::from(u32::MAX)) as u32;
         let kept = (1.0 / (1.0 - self.probability)) as f32;
-        let mask: Vec<f32> = (0..x.numel()).map(|_| if rng.next_u32() < threshold { 0.0 } else { kept }).collect();
-        let mask = Tensor::f_from_slice(&mask)?.f_view(x.size().as_slice())?;
+        let mut shape = x.size();
+        shape[1] /= pass.models;
+        let masks = pass.mask_rngs().into_iter().map(|mut rng| -> Result<Tensor> {
+            let values = shape.iter().product();
+            let mask: Vec<f32> = (0..values).map(|_| if rng.next_u32() < threshold { 0.0 } else { kept }).collect();
+            Ok(Tensor::f_from_slice(&mask)?.f_view(shape.as_slice())?)
+        });
+        let mask = Tensor::f_cat(&masks.collect::<Result<Vec<Tensor>>>()?, 1)?;
         Ok(x.f_mul(&mask.f_to_kind(x.kind())?.f_to_device(x.device())?)?)
     }
 }

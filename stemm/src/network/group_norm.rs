@@ -37,9 +37,10 @@ impl LayerRule for GroupNorm {
         Ok(input)
     }
 
-    fn forward(&self, values: &mut Values, x: &Tensor, _pass: &Pass) -> Result<Tensor> {
-        let (weight, bias) = (values.parameter()?, values.parameter()?);
+    fn forward(&self, values: &mut Values, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        // Models side by side are more runs.
+        let (weight, bias) = (values.parameter()?.f_flatten(0, -1)?, values.parameter()?.f_flatten(0, -1)?);
         let x = x.f_to_kind(weight.kind())?;
-        Ok(x.f_group_norm(self.groups, Some(weight), Some(bias), EPSILON, true)?)
+        Ok(x.f_group_norm(self.groups * pass.models, Some(&weight), Some(&bias), EPSILON, true)?)
     }
 }

@@ -221,6 +221,11 @@ impl<'a> Values<'a> {
 /// How one forward pass runs.
 pub(crate) struct Pass<'a> {
     pub mode: Mode,
+    /// Networks that run side by side: `x: [batch, models * channels, ...]`, and each tensor has the models as its first
+    /// axis ([`Params::stacked`](super::Params)). A single one has no such axis.
+    pub models: i64,
+    /// Seeds of the dropout masks, one a model.
+    pub seeds: Vec<u64>,
     /// While training: the share of the batch's statistics that batch norm mixes into its buffers, in place.
     /// `None` leaves the buffers as they are, so that the pass is a pure function.
     pub momentum: Option<f64>,
@@ -235,14 +240,33 @@ pub(crate) struct Pass<'a> {
 impl<'a> Pass<'a> {
     /// A pure pass in f32.
     pub(crate) fn new(mode: Mode) -> Pass<'a> {
-        Pass { mode, momentum: None, precision: Kind::Float, outputs: None, masks: Cell::new(0) }
+        let seeds = match mode {
+            Mode::Train { seed } => vec![seed],
+            Mode::Eval => Vec::new(),
+        };
+        let masks = Cell::new(0);
+        Pass { mode, models: 1, seeds, momentum: None, precision: Kind::Float, outputs: None, masks }
     }
 
-    /// The generator of the next dropout mask: one stream a dropout layer.
-    pub(crate) fn mask_rng(&self, seed: u64) -> ChaCha8Rng {
+    /// A pass of models side by side in training mode, each with its own seed.
+    pub(crate) fn training(seeds: Vec<u64>) -> Pass<'a> {
+        let mode = Mode::Train { seed: seeds.first().copied().unwrap_or(0) };
+        Pass { models: seeds.len() as i64, seeds, ..Pass::new(mode) }
+    }
+
+    /// The generators of the next dropout mask, one a model: one stream a dropout layer.
+    pub(crate) fn mask_rngs(&self) -> Vec<ChaCha8Rng> {
         let number = self.masks.get();
         self.masks.set(number + 1);
-        rng(seed, Purpose::Dropout(number))
+        self.seeds.iter().map(|&seed| rng(seed, Purpose::Dropout(number))).collect()
+    }
+
+    /// `[batch, models * channels, ...]` as `[batch, models, channels, ...]`; flattening axes 1 and 2 undoes it.
+    pub(crate) fn apart(&self, x: &Tensor) -> Result<Tensor> {
+        let size = x.size();
+        let mut shape = vec![size[0], self.models, size[1] / self.models];
+        shape.extend(&size[2..]);
+        Ok(x.f_reshape(shape)?)
     }
 
     /// Shows the output of a linear or convolution layer to whoever wants to see it.

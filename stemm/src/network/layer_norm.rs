@@ -36,9 +36,14 @@ impl LayerRule for LayerNorm {
         Ok(input)
     }
 
-    fn forward(&self, values: &mut Values, x: &Tensor, _pass: &Pass) -> Result<Tensor> {
+    fn forward(&self, values: &mut Values, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         let (weight, bias) = (values.parameter()?, values.parameter()?);
         let x = x.f_to_kind(weight.kind())?; // statistics and affine map in the parameters' precision
-        Ok(x.f_layer_norm(self.shape.as_slice(), Some(weight), Some(bias), EPSILON, true)?)
+        let shape = self.shape.as_slice();
+        if pass.models == 1 {
+            return Ok(x.f_layer_norm(shape, Some(weight), Some(bias), EPSILON, true)?);
+        }
+        let normal = pass.apart(&x)?.f_layer_norm::<Tensor>(shape, None, None, EPSILON, true)?;
+        Ok(normal.f_mul(weight)?.f_add(bias)?.f_flatten(1, 2)?)
     }
 }

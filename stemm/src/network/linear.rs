@@ -41,7 +41,15 @@ impl LayerRule for Linear {
 
     fn forward(&self, values: &mut Values, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         let (weight, bias) = (pass.cast(values.parameter()?)?, pass.cast(values.parameter()?)?);
-        let y = pass.cast(x)?.f_linear(&weight, Some(&bias))?;
+        let x = pass.cast(x)?;
+        let y = if pass.models == 1 {
+            x.f_linear(&weight, Some(&bias))?
+        } else {
+            // One product a model: [models, batch, in] by [models, in, out].
+            let x = pass.apart(&x)?.f_transpose(0, 1)?;
+            let y = bias.f_unsqueeze(1)?.f_baddbmm(&x, &weight.f_transpose(1, 2)?, 1.0, 1.0)?;
+            y.f_transpose(0, 1)?.f_flatten(1, 2)?
+        };
         pass.show(&y);
         Ok(y)
     }

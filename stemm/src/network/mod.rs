@@ -196,7 +196,7 @@ impl Network {
     pub(crate) fn run(&self, params: &Params, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         let size = x.size();
         let per_sample: i64 = size.iter().skip(1).product();
-        if size.len() < 2 || per_sample != self.input_shape.iter().product::<i64>() {
+        if size.len() < 2 || per_sample != pass.models * self.input_shape.iter().product::<i64>() {
             return Err(Error::ShapeMismatch {
                 tensor: "one sample of the input".into(),
                 expected: self.input_shape.clone(),
@@ -204,8 +204,8 @@ impl Network {
                 hint: "use data that fits the network's input shape; `fit_to` pads images and repeats their channels",
             });
         }
-        let mut shape = vec![size[0]];
-        shape.extend(&self.input_shape);
+        let mut shape = vec![size[0], pass.models * self.input_shape[0]];
+        shape.extend(&self.input_shape[1..]);
         let x = x.f_reshape(shape.as_slice())?;
         let mut values = Values { parameters: params.tensors().iter(), buffers: params.buffers().iter() };
         let y = self.layers.forward(&mut values, &x, pass)?;
@@ -349,6 +349,63 @@ mod tests {
         assert_ne!(run(1)?, run(2)?);
         assert!((run(1)?.mean(Kind::Float).double_value(&[]) - 1.0).abs() < 0.03);
         assert_eq!(network.forward(&params, &x, Mode::Eval)?, x);
+        Ok(())
+    }
+
+    #[test]
+    fn networks_side_by_side_give_what_each_gives_alone() -> Result<()> {
+        let conv = |name: &'static str, from, to| (name, Layer::from(Conv2d::new(from, to, 3).padding(1)));
+        let branches = [Sequence::new([conv("a", 4, 3)]), Sequence::identity(), Sequence::new([conv("b", 4, 5)])];
+        let network = Network::new(
+            [2, 6, 6],
+            [
+                conv("stem", 2, 4),
+                ("norm", BatchNorm::new(4).into()),
+                ("branches", Concat::new(branches).into()),
+                ("relu", Relu.into()),
+                ("residual", Add::residual([conv("c", 12, 12), ("group_norm", GroupNorm::new(3, 12).into())]).into()),
+                ("layer_norm", LayerNorm::new([12, 6, 6]).into()),
+                ("drop", Dropout::new(0.3).into()),
+                ("pool", MaxPool2d::new(2).into()),
+                ("flatten", Flatten.into()),
+                ("hidden", Linear::new(108, 8).into()),
+                ("unit_norm", LayerNorm::new([8]).into()),
+                ("unit_drop", Dropout::new(0.3).into()),
+                ("head", Linear::new(8, 3).into()),
+            ],
+        )?;
+        let double = (Kind::Double, Device::Cpu);
+        let sets = (0..3).map(|seed| {
+            // Norms begin alike in all models: told apart by some noise.
+            let noisy = |tensor: &Tensor| Ok(tensor.to_kind(Kind::Double) + Tensor::rand(tensor.size(), double) * 0.1);
+            network.init(seed, Device::Cpu)?.map(noisy)?.leaves()
+        });
+        let sets: Vec<Params> = sets.collect::<Result<_>>()?;
+        let inputs: Vec<Tensor> = (0..3).map(|_| Tensor::randn([5, 2, 6, 6], double)).collect();
+        let stacked = Params::stacked(&sets.iter().collect::<Vec<_>>())?.into_leaves()?;
+        let x = Tensor::cat(&inputs, 1);
+        let seeds = [7, 8, 9];
+        for training in [true, false] {
+            let pass = |seeds: &[u64]| match training {
+                true => Pass { momentum: Some(0.1), ..Pass::training(seeds.to_vec()) },
+                false => Pass { models: seeds.len() as i64, ..Pass::new(Mode::Eval) },
+            };
+            let together = network.run(&stacked, &x, &pass(&seeds))?.view([5, 3, 3]);
+            let gradients = Tensor::run_backward(&[together.square().sum(None)], stacked.tensors(), false, false);
+            let parts = stacked.unstacked(3)?; // batch norm's running statistics moved as well
+            for (model, set) in sets.iter().enumerate() {
+                let alone = network.run(set, &inputs[model], &pass(&seeds[model..=model]))?;
+                let error = (&alone - together.select(1, model as i64)).abs().max().double_value(&[]);
+                assert!(error < 1e-10, "outputs of model {model}: {error}");
+                let own = Tensor::run_backward(&[alone.square().sum(None)], set.tensors(), false, false);
+                let pairs = own.iter().zip(gradients.iter().map(|gradient| gradient.select(0, model as i64)));
+                let error = pairs.map(|(a, b)| (a - b).abs().max().double_value(&[])).fold(0.0, f64::max);
+                assert!(error < 1e-9, "gradients of model {model}: {error}");
+                for ((name, part), (_, own)) in parts[model].iter().zip(set.iter()) {
+                    assert!((part - own).abs().max().double_value(&[]) < 1e-10, "{name}");
+                }
+            }
+        }
         Ok(())
     }
 

@@ -131,6 +131,29 @@ impl Params {
         Ok(self.with(leaves.collect::<Result<_>>()?))
     }
 
+    /// Several sets side by side, as networks run them at once: each tensor a copy with the sets as its first axis. A
+    /// single one stays as it is.
+    pub(crate) fn stacked(sets: &[&Params]) -> Result<Params> {
+        let _guard = tch::no_grad_guard();
+        if let [set] = sets {
+            return Ok((*set).clone());
+        }
+        let first = sets.first().ok_or(Error::TooFewModels { operation: "a stack", found: 0, needed: 1 })?;
+        let stack = |all: fn(&Params) -> &[Tensor]| {
+            let of = |index: usize| sets.iter().map(|set| &all(set)[index]).collect::<Vec<_>>();
+            (0..all(first).len()).map(|index| Ok(Tensor::f_stack(&of(index), 0)?)).collect::<Result<Vec<_>>>()
+        };
+        Ok(Params { names: first.names.clone(), tensors: stack(Params::tensors)?, buffers: stack(Params::buffers)? })
+    }
+
+    /// The sets that [`Params::stacked`] put side by side.
+    pub(crate) fn unstacked(&self, sets: usize) -> Result<Vec<Params>> {
+        if sets == 1 {
+            return Ok(vec![self.clone()]);
+        }
+        (0..sets).map(|set| self.map(|tensor| copied(&tensor.f_select(0, set as i64)?))).collect()
+    }
+
     /// Inner product `Σ <a, b>` over all parameters, summed in f64; buffers do not count.
     pub fn dot(&self, other: &Params) -> Result<f64> {
         self.tensors.iter().zip(&other.tensors).try_fold(0.0, |sum, (a, b)| Ok(sum + dot(a, b)?))

@@ -27,7 +27,7 @@ pub struct Epoch {
     pub learning_rate: f64,
     /// Euclidean norm of the gradient, averaged over the epoch's steps.
     pub gradient_norm: f64,
-    /// Time the epoch took.
+    /// Time the epoch took; its share where models are trained side by side.
     pub seconds: f64,
 }
 

@@ -18,8 +18,8 @@ use tch::{Kind, Tensor};
 
 use crate::data::{Dataset, Order, Splits};
 use crate::error::{Error, Result};
-use crate::evaluate::{Tally, loss_and_accuracy};
-use crate::network::{MOMENTUM, Mode, Model, Network, Pass};
+use crate::evaluate::{Tally, backward, beside, losses_and_accuracies};
+use crate::network::{MOMENTUM, Model, Network, Params, Pass};
 use crate::progress::{Progress, Task};
 use crate::rng::step_seed;
 use checkpoint::{Checkpoint, State};
@@ -55,6 +55,10 @@ pub struct Trainer {
     pub choice: Choice,
     /// Stop after this many epochs without a lower held-out loss; `None`: run all epochs.
     pub patience: Option<usize>,
+    /// How many models are trained side by side, as one batch of products (`bmm`, grouped convolutions); their results
+    /// are those of one by one but for rounding. `None`: all on a GPU, which they keep busy, one by one on a CPU, where
+    /// it is as fast.
+    pub at_once: Option<usize>,
     /// Folder for one checkpoint a seed, written after each epoch; a training that finds one goes on from it.
     pub checkpoints: Option<PathBuf>,
     /// Where progress is shown.
@@ -73,6 +77,7 @@ impl Default for Trainer {
             precision: Precision::F32,
             choice: Choice::LastStep,
             patience: None,
+            at_once: None,
             checkpoints: None,
             progress: Progress::default(),
         }
@@ -88,7 +93,7 @@ pub enum Choice {
     LastStep,
 }
 
-/// Number format of the matrix products of a training; weights, sums and normalisation stay in f32.
+/// Number format of matrix products; weights, sums and normalisation stay in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Precision {
     /// 32 bits: the same bits on one machine.
@@ -154,11 +159,18 @@ impl Trainer {
             format!("training {} models", seeds.len()),
             seeds.len() * self.epochs * data.train.batch_count(self.batch_size),
         );
-        for (model, &seed) in seeds.iter().enumerate() {
-            let state = self.train_one(network, data, model, seed, &mut task)?;
-            let params = state.best.map_or_else(|| state.params.copied(), Ok)?;
-            training.models.push(Model::new(network.clone(), params)?);
-            training.history.epochs.extend(state.epochs.into_iter().map(|epoch| Epoch { model, ..epoch }));
+        let on_gpu = data.train.device().is_cuda();
+        let at_once = self.at_once.unwrap_or(if on_gpu { seeds.len() } else { 1 });
+        for seeds in seeds.chunks(at_once) {
+            let first = training.models.len();
+            let runs = seeds.iter().enumerate().map(|(index, &seed)| self.start(network, data, first + index, seed));
+            let mut runs: Vec<Run> = runs.collect::<Result<_>>()?;
+            self.train_to_end(network, data, &mut runs, &mut task)?;
+            for Run { model, state, .. } in runs {
+                let params = state.best.map_or_else(|| state.params.copied(), Ok)?;
+                training.models.push(Model::new(network.clone(), params)?);
+                training.history.epochs.extend(state.epochs.into_iter().map(|epoch| Epoch { model, ..epoch }));
+            }
         }
         Ok(training)
     }
@@ -167,6 +179,7 @@ impl Trainer {
         positive("epochs", self.epochs)?;
         positive("batch_size", self.batch_size)?;
         positive("patience", self.patience.unwrap_or(1))?;
+        positive("at_once", self.at_once.unwrap_or(1))?;
         check_learning_rate(self.learning_rate)?;
         self.optimiser.check()?;
         self.schedule.check(self.epochs)?;
@@ -184,7 +197,8 @@ impl Trainer {
         Ok(())
     }
 
-    fn train_one(&self, network: &Network, data: &Splits, model: usize, seed: u64, task: &mut Task) -> Result<State> {
+    /// A model with its initial values, or where its checkpoint left it.
+    fn start<'a>(&self, network: &'a Network, data: &Splits, model: usize, seed: u64) -> Result<Run<'a>> {
         let device = data.train.device();
         let folder = self.checkpoints.as_ref();
         let checkpoint = folder.map(|folder| Checkpoint::new(folder, self, network, &data.train, seed));
@@ -192,7 +206,7 @@ impl Trainer {
             Some(checkpoint) => checkpoint.load(device)?,
             None => None,
         };
-        let mut state = match resumed {
+        let state = match resumed {
             Some(state) => state,
             None => {
                 let params = network.init(seed, device)?.leaves()?;
@@ -200,50 +214,92 @@ impl Trainer {
                 State { params, optimiser, epochs: Vec::new(), best: None }
             }
         };
+        Ok(Run { model, seed, state, checkpoint })
+    }
+
+    /// Trains models to their end, side by side wherever they are equally far.
+    fn train_to_end(&self, network: &Network, data: &Splits, runs: &mut [Run], task: &mut Task) -> Result<()> {
         let steps = data.train.batch_count(self.batch_size);
-        for _ in 0..state.epochs.len().min(self.epochs) * steps {
+        for _ in 0..runs.iter().map(|run| run.state.epochs.len().min(self.epochs) * steps).sum() {
             task.step(|| "from the checkpoint".into());
         }
-        while state.epochs.len() < self.epochs && !self.stopped_early(&state.epochs) {
-            let start = Instant::now();
-            let epoch = state.epochs.len();
-            let order = Order::Shuffled { seed, epoch };
-            let mut tally = Tally::default();
-            let (mut learning_rate, mut norms) = (0.0, Tensor::f_zeros([], (Kind::Double, device))?);
-            for batch in data.train.batches(self.batch_size, order)? {
-                let (x, y) = batch?;
-                let step = state.optimiser.steps;
-                let mode = Mode::Train { seed: step_seed(seed, step) };
-                let pass = Pass { momentum: Some(MOMENTUM), precision: self.precision.kind(), ..Pass::new(mode) };
-                let (loss, gradients) =
-                    tally.backward(network, &state.params, (&x, &y), &pass, self.label_smoothing)?;
-                norms = norms.f_add(&norm(&gradients)?)?;
-                learning_rate = self.learning_rate * self.schedule.factor(step, steps, self.epochs);
-                state.optimiser.step(&state.params, &gradients, 1.0, learning_rate)?;
-                task.step(|| format!("model {model}, epoch {}, loss {loss:.4}", epoch + 1));
+        loop {
+            let unfinished = |run: &&mut Run| {
+                let epochs = &run.state.epochs;
+                epochs.len() < self.epochs && !self.stopped_early(epochs)
+            };
+            let mut runs: Vec<&mut Run> = runs.iter_mut().filter(unfinished).collect();
+            let Some(epoch) = runs.iter().map(|run| run.state.epochs.len()).min() else { return Ok(()) };
+            runs.retain(|run| run.state.epochs.len() == epoch);
+            self.epoch(network, data, &mut runs, epoch, task)?;
+        }
+    }
+
+    /// One epoch of models side by side.
+    fn epoch(
+        &self,
+        network: &Network,
+        data: &Splits,
+        runs: &mut [&mut Run],
+        epoch: usize,
+        task: &mut Task,
+    ) -> Result<()> {
+        let start = Instant::now();
+        let models = runs.len();
+        let params = Params::stacked(&runs.iter().map(|run| &run.state.params).collect::<Vec<_>>())?.into_leaves()?;
+        let mut optimiser = OptimiserState::stacked(&runs.iter().map(|run| &run.state.optimiser).collect::<Vec<_>>())?;
+        let shuffled = runs.iter().map(|run| Order::Shuffled { seed: run.seed, epoch });
+        let batches = shuffled.map(|order| data.train.batches(self.batch_size, order));
+        let mut batches = batches.collect::<Result<Vec<_>>>()?;
+        let steps = data.train.batch_count(self.batch_size);
+        let mut tallies = Tally::each(models);
+        let mut learning_rate = 0.0;
+        let mut norms = Tensor::f_zeros([models as i64], (Kind::Double, data.train.device()))?;
+        for _ in 0..steps {
+            let batch = batches.iter_mut().filter_map(Iterator::next).collect::<Result<Vec<_>>>()?;
+            let (x, y) = beside(&batch)?;
+            let step = optimiser.steps;
+            let seeds = runs.iter().map(|run| step_seed(run.seed, step)).collect();
+            let (momentum, precision) = (Some(MOMENTUM), self.precision.kind());
+            let pass = Pass { momentum, precision, ..Pass::training(seeds) };
+            let gradients = backward(&mut tallies, network, &params, (&x, &y), &pass, self.label_smoothing)?;
+            norms = norms.f_add(&self::norms(&gradients, models)?)?;
+            learning_rate = self.learning_rate * self.schedule.factor(step, steps, self.epochs);
+            optimiser.step(&params, &gradients, 1.0, learning_rate)?;
+            for (run, tally) in runs.iter().zip(&tallies) {
+                task.step(|| format!("model {}, epoch {}, loss {:.4}", run.model, epoch + 1, tally.mean_loss()));
             }
-            let (held_out_loss, held_out_accuracy) = loss_and_accuracy(network, &state.params, &data.held_out)?;
+        }
+        let held_out = losses_and_accuracies(network, &params, models, &data.held_out)?;
+        let norms = Vec::<f64>::try_from(norms)?;
+        // What belongs to each model goes back to it.
+        let parts = params.unstacked(models)?.into_iter().zip(optimiser.unstacked(models)?);
+        let seconds = start.elapsed().as_secs_f64() / models as f64;
+        for (index, (run, (params, optimiser))) in runs.iter_mut().zip(parts).enumerate() {
+            let state = &mut run.state;
+            (state.params, state.optimiser) = (params.into_leaves()?, optimiser);
+            let (held_out_loss, held_out_accuracy) = held_out[index];
             let lowest = state.epochs.iter().map(|row| row.held_out_loss).fold(f64::INFINITY, f64::min);
             if self.choice == Choice::BestEpoch && held_out_loss < lowest {
                 state.best = Some(state.params.copied()?);
             }
             state.epochs.push(Epoch {
-                model,
-                seed,
+                model: run.model,
+                seed: run.seed,
                 epoch: epoch + 1,
-                train_loss: tally.mean_loss(),
-                train_accuracy: tally.accuracy(),
+                train_loss: tallies[index].mean_loss(),
+                train_accuracy: tallies[index].accuracy(),
                 held_out_loss,
                 held_out_accuracy,
                 learning_rate,
-                gradient_norm: norms.f_double_value(&[])? / steps as f64,
-                seconds: start.elapsed().as_secs_f64(),
+                gradient_norm: norms[index] / steps as f64,
+                seconds,
             });
-            if let Some(checkpoint) = &checkpoint {
-                checkpoint.save(&state)?;
+            if let Some(checkpoint) = &run.checkpoint {
+                checkpoint.save(&run.state)?;
             }
         }
-        Ok(state)
+        Ok(())
     }
 
     fn stopped_early(&self, epochs: &[Epoch]) -> bool {
@@ -255,11 +311,23 @@ impl Trainer {
     }
 }
 
-/// Euclidean norm over all tensors, left on their device: reading it each step would stall a GPU.
-fn norm(gradients: &[Tensor]) -> Result<Tensor> {
+/// One model on its way.
+struct Run<'a> {
+    model: usize,
+    seed: u64,
+    state: State,
+    checkpoint: Option<Checkpoint<'a>>,
+}
+
+/// Euclidean norm of each model's gradients over all tensors, left on their device: reading it each step would stall a
+/// GPU.
+fn norms(gradients: &[Tensor], models: usize) -> Result<Tensor> {
     let _guard = tch::no_grad_guard();
-    let norms = gradients.iter().map(|gradient| Ok(gradient.f_norm()?)).collect::<Result<Vec<_>>>()?;
-    Ok(Tensor::f_stack(&norms, 0)?.f_norm()?.f_to_kind(Kind::Double)?)
+    let norms = gradients
+        .iter()
+        .map(|gradient| Ok(gradient.f_reshape([models as i64, -1])?.f_norm_scalaropt_dim(2, [1i64], false)?))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Tensor::f_stack(&norms, 0)?.f_norm_scalaropt_dim(2, [0i64], false)?.f_to_kind(Kind::Double)?)
 }
 
 /// Labels must name outputs of the network; libtorch would abort on others on a GPU.

@@ -47,7 +47,7 @@ const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPSILON: f64 = 1e-8;
 
-/// An optimiser with its memory of one set of parameters.
+/// An optimiser with its memory of one set of parameters, or of several side by side: it treats each value by itself.
 pub(crate) struct OptimiserState {
     optimiser: Optimiser,
     pub(crate) steps: usize,
@@ -63,6 +63,26 @@ impl OptimiserState {
         };
         let zeros = || params.without_buffers().map(|tensor| Ok(tensor.f_detach()?.f_zeros_like()?));
         Ok(OptimiserState { optimiser, steps: 0, moments: (0..count).map(|_| zeros()).collect::<Result<_>>()? })
+    }
+
+    /// The states of several sets, equally many steps old, as that of their stack.
+    pub(crate) fn stacked(states: &[&OptimiserState]) -> Result<OptimiserState> {
+        let first = states.first().ok_or(Error::TooFewModels { operation: "a stack", found: 0, needed: 1 })?;
+        let moments = (0..first.moments.len())
+            .map(|number| Params::stacked(&states.iter().map(|state| &state.moments[number]).collect::<Vec<_>>()));
+        Ok(OptimiserState { moments: moments.collect::<Result<_>>()?, ..**first })
+    }
+
+    /// The states that [`OptimiserState::stacked`] put together.
+    pub(crate) fn unstacked(&self, sets: usize) -> Result<Vec<OptimiserState>> {
+        let mut states: Vec<OptimiserState> =
+            (0..sets).map(|_| OptimiserState { moments: Vec::new(), ..*self }).collect();
+        for moment in &self.moments {
+            for (state, own) in states.iter_mut().zip(moment.unstacked(sets)?) {
+                state.moments.push(own);
+            }
+        }
+        Ok(states)
     }
 
     /// Updates `params` in place with the gradients `scale * gradients`.

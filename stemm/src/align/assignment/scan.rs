@@ -11,8 +11,13 @@ const LANES: usize = 16;
 /// The largest magnitude of the entries; infinite or NaN if any entry is.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq", "x86_64+avx2+fma"))]
 pub(super) fn largest_magnitude(values: &[f32]) -> f32 {
-    // Without their sign, floats are ordered as their bits are, with infinity and NaN at the top.
-    f32::from_bits(values.iter().fold(0, |largest: u32, value| largest.max(value.to_bits() & 0x7fff_ffff)))
+    f32::from_bits(values.iter().fold(0, |largest: u32, &value| largest.max(magnitude_bits(value))))
+}
+
+/// Without their sign, floats are ordered as their bits are, with infinity and NaN at the top.
+#[inline(always)]
+fn magnitude_bits(value: f32) -> u32 {
+    value.to_bits() & 0x7fff_ffff
 }
 
 /// Raises each price to the row's entry.
@@ -41,6 +46,25 @@ pub(super) fn best(values: &[f32], prices: &[f64]) -> f64 {
         top = top.max(lane);
     }
     top
+}
+
+/// The best reduced gain of a row, and the largest magnitude of its entries.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq", "x86_64+avx2+fma"))]
+pub(super) fn best_and_largest(values: &[f32], prices: &[f64]) -> (f64, f32) {
+    let (mut best, mut largest) = ([f64::NEG_INFINITY; LANES], [0u32; LANES]);
+    let (value_blocks, price_blocks) = (values.chunks_exact(LANES), prices.chunks_exact(LANES));
+    let (rest_values, rest_prices) = (value_blocks.remainder(), price_blocks.remainder());
+    for (values, prices) in value_blocks.zip(price_blocks) {
+        for lane in 0..LANES {
+            let reduced = f64::from(values[lane]) - prices[lane];
+            best[lane] = if reduced > best[lane] { reduced } else { best[lane] };
+            largest[lane] = largest[lane].max(magnitude_bits(values[lane]));
+        }
+    }
+    let rest = rest_values.iter().zip(rest_prices).map(|(&value, &price)| f64::from(value) - price);
+    let best = best.into_iter().chain(rest).fold(f64::NEG_INFINITY, f64::max);
+    let rest = rest_values.iter().map(|&value| magnitude_bits(value));
+    (best, f32::from_bits(largest.into_iter().chain(rest).fold(0, u32::max)))
 }
 
 /// The best and the second best reduced gain of a row; equal if two columns share the best.
