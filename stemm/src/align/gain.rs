@@ -12,7 +12,7 @@ use crate::slice;
 use crate::train::Precision;
 
 /// Units are exchanged up to this share of a new matrix's multiplications; beyond it, a new one costs less.
-const EXCHANGED: f64 = 0.4;
+const EXCHANGED: f64 = 0.6;
 
 /// The gain matrix of a group, `G[i, j] = Σ < slice i of the target, slice j of the model with its other axes permuted >`.
 pub(super) struct Gain {

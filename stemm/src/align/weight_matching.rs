@@ -159,7 +159,9 @@ impl WeightMatching {
                 seen[model] = now;
                 if fit.moved_groups > 0 {
                     let moved = matchers[model].permuted()?;
-                    sum = Params::weighted_sum(&[&sum, &permuted[model], &moved], &[1.0, -1.0, 1.0])?;
+                    for ((sum, old), new) in sum.all_mut().zip(permuted[model].all()).zip(moved.all()) {
+                        let _ = sum.f_sub_(old)?.f_add_(new)?;
+                    }
                     permuted[model] = moved;
                     optimal.fill(false);
                 }
