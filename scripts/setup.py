@@ -123,7 +123,7 @@ def build_kernel() -> None:
     EVCXR_CONFIG.mkdir(parents=True, exist_ok=True)
     (KERNELS / ".cargo").mkdir(parents=True, exist_ok=True)
     TEMPLATE.mkdir(parents=True, exist_ok=True)
-    # A kernel directory lies below this file, so that cargo reads it: dependencies without debug assertions.
+    # A kernel directory lies below this file, so that cargo reads it.
     (KERNELS / ".cargo" / "config.toml").write_text(
         dependency_profiles() +
         # The whole crate is a dependency of a cell; rust-analyzer reads only what this machine compiles.

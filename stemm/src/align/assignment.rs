@@ -17,8 +17,8 @@ use crate::error::{Error, Result};
 
 const NONE: u64 = u64::MAX;
 
-/// A column is tight if it misses the best by less than this share of the largest entry and price: far below f32's rounding of
-/// the entries (6e-8), above the rounding of f64 prices.
+/// A column is tight if it misses the best by less than this share of the largest entry and price: far below f32's
+/// rounding of the entries (6e-8), above the rounding of f64 prices.
 const TIGHT: f64 = 1e-12;
 
 /// A solver for matrices of one size; it remembers prices and assignment from call to call.
@@ -206,7 +206,8 @@ impl AssignmentSolver {
         self.open_prices.copy_from_slice(&self.prices);
         self.scanned.clear();
         let row_of = |row: usize| &gain[row * n..(row + 1) * n];
-        let (mut row, mut row_dual, mut length) = (free_row, scan::best(row_of(free_row), &self.prices), 0.0f64);
+        let (mut row, mut row_dual, mut length) =
+            (free_row, scan::best_and_largest(row_of(free_row), &self.prices).0, 0.0f64);
         let sink = loop {
             // slack[i, j] = u_i + v_j - gain[i, j], never negative but by rounding
             let nearest = scan::relax(

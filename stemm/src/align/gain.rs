@@ -84,21 +84,32 @@ impl Gain {
             Some(value) if self.few_moved(model, &value.permutations, permutations) => {
                 self.exchange(value, model, target, permutations)?
             }
-            _ => {
-                let mut matrix = None;
-                for term in &self.terms {
-                    let theirs = term.permuted(spec, model, permutations)?;
-                    let ours = self.rows(term, &target.tensors()[term.member.tensor])?;
-                    matrix = Some(self.add_product(matrix, &ours, &self.rows(term, &theirs)?)?);
-                }
-                match matrix {
-                    Some(matrix) => matrix,
-                    None => Tensor::f_zeros([self.units; 2], (Kind::Float, model.device()))?,
-                }
-            }
+            _ => self.new_rows(spec, model, target, permutations, None)?,
         };
         let value = Value { matrix, permutations: permutations.clone() };
         Ok(&self.value.insert(value).matrix)
+    }
+
+    /// Rows of the matrix from nothing: those of some units of the target, or all.
+    fn new_rows(
+        &self,
+        spec: &PermutationSpec,
+        model: &Params,
+        target: &Params,
+        permutations: &Permutations,
+        units: Option<&[i64]>,
+    ) -> Result<Tensor> {
+        let mut sum = None;
+        for term in &self.terms {
+            let all = self.rows(term, &target.tensors()[term.member.tensor])?;
+            let ours = units.map_or(Ok(all.shallow_clone()), |units| slice::select(&all, 0, units))?;
+            let theirs = term.permuted(spec, model, permutations)?;
+            sum = Some(self.add_product(sum, &ours, &self.rows(term, &theirs)?)?);
+        }
+        match sum {
+            Some(sum) => Ok(sum),
+            None => Ok(Tensor::f_zeros([self.units; 2], (Kind::Float, model.device()))?),
+        }
     }
 
     /// Whether exchanging the units that moved costs much less than a new matrix.
@@ -162,16 +173,9 @@ impl Gain {
         }
         let rows = &changed[self.group];
         if !rows.is_empty() {
-            let mut new = None;
-            for term in &self.terms {
-                let ours = slice::select(&self.rows(term, &target.tensors()[term.member.tensor])?, 0, rows)?;
-                let theirs = term.permuted(spec, model, &permutations)?;
-                new = Some(self.add_product(new, &ours, &self.rows(term, &theirs)?)?);
-            }
-            if let Some(new) = new {
-                let index = Tensor::f_from_slice(rows)?.f_to_device(matrix.device())?;
-                let _ = matrix.f_index_copy_(0, &index, &new)?;
-            }
+            let new = self.new_rows(spec, model, target, &permutations, Some(rows))?;
+            let index = Tensor::f_from_slice(rows)?.f_to_device(matrix.device())?;
+            let _ = matrix.f_index_copy_(0, &index, &new)?;
         }
         self.value = Some(Value { matrix, permutations });
         Ok(())

@@ -29,25 +29,6 @@ pub(super) fn raise_to(prices: &mut [f64], values: &[f32]) {
     }
 }
 
-/// The best reduced gain of a row.
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq", "x86_64+avx2+fma"))]
-pub(super) fn best(values: &[f32], prices: &[f64]) -> f64 {
-    let mut best = [f64::NEG_INFINITY; LANES];
-    let (value_blocks, price_blocks) = (values.chunks_exact(LANES), prices.chunks_exact(LANES));
-    let rest = value_blocks.remainder().iter().zip(price_blocks.remainder());
-    let mut top = rest.fold(f64::NEG_INFINITY, |top, (&value, &price)| top.max(f64::from(value) - price));
-    for (values, prices) in value_blocks.zip(price_blocks) {
-        for lane in 0..LANES {
-            let reduced = f64::from(values[lane]) - prices[lane];
-            best[lane] = if reduced > best[lane] { reduced } else { best[lane] };
-        }
-    }
-    for lane in best {
-        top = top.max(lane);
-    }
-    top
-}
-
 /// The best reduced gain of a row, and the largest magnitude of its entries.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq", "x86_64+avx2+fma"))]
 pub(super) fn best_and_largest(values: &[f32], prices: &[f64]) -> (f64, f32) {
