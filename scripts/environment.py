@@ -16,6 +16,7 @@ JUPYTER = HOME / "jupyter"  # kernel specification and the signatures of trusted
 KERNELS = HOME / "kernels"  # one temporary directory a running kernel
 TEMPLATE = KERNELS / "template"  # what each of them is copied from: the crate and its dependencies, compiled
 EVCXR_CONFIG = HOME / "evcxr-config"
+WRAPPER = HOME / "wrapper"  # tch's C++ code as a shared library, for kernels
 KERNEL_CARGO = HOME / "kernel-cargo"  # cargo's home as kernels see it: the user's, but for the program
 DATA = ROOT / "data"
 OUT = ROOT / "out"
@@ -39,7 +40,7 @@ def environment() -> dict[str, str]:
     # wherever a kernel's directory shares a parent with the toolchain, such as the home directory.
     rust_libraries = subprocess.run(["rustc", "--print", "target-libdir"], capture_output=True, text=True, check=True,
                                     env={**os.environ, "RUSTUP_TOOLCHAIN": toolchain}).stdout.strip()
-    library_path = [str(torch / "lib"), rust_libraries, os.environ.get("LD_LIBRARY_PATH", "")]
+    library_path = [str(WRAPPER), str(torch / "lib"), rust_libraries, os.environ.get("LD_LIBRARY_PATH", "")]
     return {
         **os.environ,
         "PATH": os.pathsep.join([str(VENV / "bin"), os.environ.get("PATH", "")]),

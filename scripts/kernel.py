@@ -1,7 +1,7 @@
 """Starts the Rust kernel in a temporary directory of its own: python scripts/kernel.py CONNECTION_FILE
 
 Two kernels cannot share a directory, and compiling the dependencies takes minutes. So each kernel gets a copy of the
-template with hard links: a second, and hardly any disk space.
+template that is mostly hard links: a moment, and hardly any disk space.
 """
 
 import os
@@ -11,9 +11,13 @@ from pathlib import Path
 
 from environment import EVCXR, EVCXR_CONFIG, KERNEL_CARGO, KERNELS, TEMPLATE, environment
 
-# What cargo and evcxr write again for each cell must not be shared.
-OWN = ["incremental", ".cargo-lock"]
-OWN_AT_THE_TOP = ["src", ".cargo"]
+# What cargo and evcxr write again for each cell.
+OWN = {"incremental", ".cargo-lock"}
+OWN_AT_THE_TOP = {"src", ".cargo"}
+CELL_CRATE = ("ctx-", "libctx", "libcode_", "ctx.")
+COMPILED = (".rlib", ".rmeta", ".so", ".a", ".o")
+# What cargo notes for other tools and for explanations, and does not need itself.
+NOTES = (".d", ".json")
 
 
 def alive(pid: int) -> bool:
@@ -33,18 +37,21 @@ def remove_abandoned() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def left_out(folder: str, names: list[str]) -> list[str]:
-    cell_crate = [name for name in names if name.startswith(("ctx-", "libctx", "libcode_", "ctx."))]
-    own = OWN + OWN_AT_THE_TOP if Path(folder) == TEMPLATE else OWN
-    return cell_crate + [name for name in names if name in own]
-
-
-def link_or_copy(source: str, target: str) -> str:
-    # Small files may be rewritten in place; what is compiled takes the space, and never is.
-    if source.endswith((".rlib", ".rmeta", ".so", ".a", ".o")) or os.access(source, os.X_OK):
-        os.link(source, target)
-        return target
-    return shutil.copy2(source, target)
+def mirror(template: Path, own: Path, left_out: set[str]) -> None:
+    """What is compiled becomes hard links: cargo replaces it as a whole. Small files it writes to in place: copies."""
+    own.mkdir()
+    for entry in os.scandir(template):
+        target = own / entry.name
+        note = entry.name.endswith(NOTES) and entry.name != ".rustc_info.json"
+        if note or entry.name in left_out or entry.name.startswith(CELL_CRATE):
+            continue
+        if entry.is_dir():
+            mirror(Path(entry.path), target, OWN)
+        elif entry.name.endswith(COMPILED) or entry.stat().st_mode & 0o100:
+            os.link(entry.path, target)
+        else:
+            target.write_bytes(Path(entry.path).read_bytes())
+            os.utime(target, ns=(entry.stat().st_atime_ns, entry.stat().st_mtime_ns))  # cargo compares times
 
 
 def main() -> None:
@@ -53,7 +60,7 @@ def main() -> None:
     remove_abandoned()
     own = KERNELS / f"kernel-{os.getpid()}"
     shutil.rmtree(own, ignore_errors=True)
-    shutil.copytree(TEMPLATE, own, ignore=left_out, copy_function=link_or_copy)
+    mirror(TEMPLATE, own, OWN | OWN_AT_THE_TOP)
     launch(own)
 
 

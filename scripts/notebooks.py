@@ -1,7 +1,9 @@
 """Runs notebooks in the kernel "Rust (stemm)": python scripts/notebooks.py keeps the outputs of all of them in place."""
 
 import hashlib
+import re
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -20,11 +22,16 @@ def sources_digest(notebook) -> str:
     return hashlib.sha256("\0".join(sources).encode()).hexdigest()
 
 
-def execute(path: Path):
-    """The notebook with fresh outputs; errors in cells stay in the outputs."""
-    notebook = nbformat.read(path, as_version=4)
+def answers(notebook) -> list[str]:
+    """The code in the answers to the exercises, which readers run below the last cell."""
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    return [textwrap.dedent(code) for text in texts for code in re.findall(r"^ *```rust\n(.*?)^ *```$", text, re.M | re.S)]
+
+
+def execute(notebook):
+    """Runs the notebook in place; errors in cells stay in the outputs."""
     client = NotebookClient(notebook, timeout=CELL_LIMIT_S, startup_timeout=CELL_LIMIT_S, kernel_name="stemm",
-                            allow_errors=True, resources={"metadata": {"path": str(path.parent)}})
+                            allow_errors=True, resources={"metadata": {"path": str(FOLDER)}})
     client.execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # time stamps would make every run a change
@@ -71,7 +78,7 @@ def problems(notebook) -> list[str]:
 def main() -> None:
     for path in sorted(FOLDER.glob("*.ipynb")):
         start = time.monotonic()
-        notebook = execute(path)
+        notebook = execute(nbformat.read(path, as_version=4))
         if found := problems(notebook):
             sys.exit(f"{path.name}: " + "\n".join(found))
         nbformat.write(notebook, path)

@@ -19,7 +19,7 @@ def main() -> None:
     TARGET.mkdir(parents=True, exist_ok=True)
     table = TARGET / "results.csv"
     table.unlink(missing_ok=True)  # an old table must not pass for a new one
-    notebook = execute(FOLDER / "00_quickstart.ipynb")
+    notebook = execute(nbformat.read(FOLDER / "00_quickstart.ipynb", as_version=4))
     nbformat.write(notebook, TARGET / "quickstart.ipynb")
     page, _ = HTMLExporter().from_notebook_node(notebook)
     (TARGET / "quickstart.html").write_text(page)

@@ -16,12 +16,13 @@ import time
 from pathlib import Path
 
 from environment import (DATA, EVCXR, EVCXR_CONFIG, HOME, JUPYTER, KERNEL_CARGO, KERNELS, PYTHON, ROOT, TEMPLATE, VENV,
-                         environment)
+                         WRAPPER, environment, torch_folder)
 
 EVCXR_VERSION = "0.22.0"
 TORCH_VERSION = "2.11.0"  # what tch 0.24 is made for
 # libtorch_cpu.so needs these two CUDA libraries even without a GPU; the whole CUDA set is several times as large.
 CPU_SET = [f"torch=={TORCH_VERSION}", "nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cupti==13.0.85"]
+COMPILERS = ["c++", "g++", "clang++"]
 
 
 def main() -> None:
@@ -32,6 +33,7 @@ def main() -> None:
     step("python", digest(requirements.read_bytes()), lambda: install_python(requirements))
     step("libtorch", f"{TORCH_VERSION} {'cuda' if cuda else 'cpu'}", lambda: install_libtorch(cuda))
     step("evcxr", EVCXR_VERSION, install_evcxr)
+    step("wrapper", TORCH_VERSION, build_wrapper)
     step("kernel", kernel_key(), build_kernel)
     # The data lie in the checkout, not beside the stamps; verifying them takes a second.
     command(sys.executable, DATA / "fetch.py", "fashion-mnist", what="Fetching Fashion-MNIST")
@@ -44,7 +46,7 @@ def check_machine() -> None:
     for tool in ["cargo", "rustc"]:
         if not shutil.which(tool):
             sys.exit(f"{tool} is missing: install Rust from https://rustup.rs, then run the command again.")
-    if not any(shutil.which(tool) for tool in ["c++", "g++", "clang++"]):
+    if not any(shutil.which(tool) for tool in COMPILERS):
         sys.exit("A C++ compiler is missing: install one, such as Debian's package g++ or Xcode's command line tools.")
     try:
         import ensurepip  # noqa: F401
@@ -107,6 +109,34 @@ def install_evcxr() -> None:
     shutil.rmtree(build, ignore_errors=True)
 
 
+def build_wrapper() -> None:
+    """Compiles tch's C++ code as a shared library.
+
+    Cells are linked to `stemm` as a shared library, which hides the C++ code that tch links statically; what of tch is
+    generic is compiled in the cell and calls that code.
+    """
+    sources = torch_sys_folder() / "libtch"
+    torch = torch_folder()
+    WRAPPER.mkdir(parents=True, exist_ok=True)
+    compiler = os.environ.get("CXX") or next(tool for tool in COMPILERS if shutil.which(tool))
+    command(*shlex.split(compiler), "-shared", "-fPIC", "-O1", "-w", "-std=c++17", f"-I{torch / 'include'}",
+            f"-I{torch / 'include/torch/csrc/api/include'}", sources / "torch_api.cpp", sources / "torch_api_generated.cpp",
+            f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{torch / 'lib'}", "-o", wrapper_library(),
+            what="Compiling tch's C++ code")
+
+
+def wrapper_library() -> Path:
+    return WRAPPER / ("libtch.dylib" if sys.platform == "darwin" else "libtch.so")
+
+
+def torch_sys_folder() -> Path:
+    """Where cargo keeps the sources of the crate torch-sys."""
+    metadata = subprocess.run(["cargo", "metadata", "--locked", "--format-version", "1"], cwd=ROOT, check=True,
+                              stdout=subprocess.PIPE, text=True).stdout
+    packages = json.loads(metadata)["packages"]
+    return next(Path(package["manifest_path"]).parent for package in packages if package["name"] == "torch-sys")
+
+
 def kernel_key() -> str:
     """Changes with whatever is compiled into the kernel's template."""
     crate = ROOT / "stemm"
@@ -127,7 +157,10 @@ def build_kernel() -> None:
     (KERNELS / ".cargo" / "config.toml").write_text(
         dependency_profiles() +
         # The whole crate is a dependency of a cell; rust-analyzer reads only what this machine compiles.
-        f'[build]\ntarget = "{host_target()}"\n')
+        f'[build]\ntarget = "{host_target()}"\n'
+        # In place of what torch-sys's build script would compile and link statically.
+        f'[target.{host_target()}.tch]\nrustc-link-lib = ["dylib=tch"]\n'
+        f'rustc-link-search = [{json.dumps("native=" + str(WRAPPER))}]\n')
     shutil.copy(ROOT / "Cargo.lock", TEMPLATE / "Cargo.lock")
     specification = JUPYTER / "kernels" / "stemm"
     specification.mkdir(parents=True, exist_ok=True)
@@ -159,7 +192,7 @@ def make_kernel_cargo() -> None:
         if entry.name != "bin":
             (KERNEL_CARGO / entry.name).symlink_to(entry)
     cargo = Path(printed_by_rustc("--print", "sysroot").strip()) / "bin" / "cargo"
-    metadata = [str(path) for path in [PYTHON, ROOT / "scripts" / "metadata.py", cargo]]
+    metadata = [str(PYTHON), "-IS", str(ROOT / "scripts" / "metadata.py"), str(cargo)]  # -IS: starts sooner
     program.write_text("#!/bin/sh\n"
                        'case "$*" in\n*--no-deps*) ;;\n'
                        f'metadata*) exec {shlex.join(metadata)} "$@" ;;\nesac\n'

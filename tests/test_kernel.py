@@ -83,6 +83,15 @@ def test_tables_and_charts_show_themselves_in_every_form(kernels):
     assert "Linear" in kernel.run("training.models[0]")["text/html"]
 
 
+def test_plain_values_show_their_debug_text(kernels):
+    kernel = kernels[1]
+    kernel.run('let words = vec![String::from("a"), String::from("b")];')
+    assert kernel.run("words.len()") == {"text/plain": "2"}
+    assert kernel.run("words.first()") == {"text/plain": 'Some("a")'}  # borrows from a variable
+    assert kernel.run('for word in &words { println!("{word}"); }') == {}  # nothing beside what it prints
+    assert "Debug" in kernel.run("struct Plain;\nPlain")["error"]
+
+
 def test_memory_grows_little_from_cell_to_cell(capsys):
     speed = kernel_speed.measure()
     assert speed.failures == []

@@ -1,4 +1,4 @@
-"""Every notebook runs in the real kernel, and its committed outputs are those of its cells."""
+"""Every notebook runs in the real kernel, with the answers to its exercises, and its committed outputs are those of its cells."""
 
 import re
 import sys
@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
-from notebooks import FOLDER, execute, problems, shows_a_value, sources_digest  # noqa: E402
+from notebooks import FOLDER, answers, execute, problems, shows_a_value, sources_digest  # noqa: E402
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
@@ -28,7 +28,14 @@ def skeleton(notebook) -> list:
 
 @pytest.fixture(scope="module", params=NOTEBOOKS, ids=lambda path: path.stem)
 def run(request):
-    return nbformat.read(request.param, as_version=4), execute(request.param)
+    """The notebook as committed, as run now, and the answers to its exercises, run after it in the same kernel."""
+    committed, fresh = [nbformat.read(request.param, as_version=4) for _ in range(2)]
+    end = len(fresh.cells)
+    fresh.cells += [nbformat.v4.new_code_cell(code) for code in answers(fresh)]
+    execute(fresh)
+    answered = nbformat.v4.new_notebook(cells=fresh.cells[end:])
+    fresh.cells = fresh.cells[:end]
+    return committed, fresh, answered
 
 
 def test_there_are_notebooks():
@@ -36,12 +43,19 @@ def test_there_are_notebooks():
 
 
 def test_runs_without_errors_or_empty_outputs(run):
-    _, fresh = run
+    _, fresh, _ = run
     assert problems(fresh) == []
 
 
+def test_answers_to_the_exercises_run(run):
+    committed, _, answered = run
+    asks = any("## Exercises" in cell.source for cell in committed.cells if cell.cell_type == "markdown")
+    assert asks == bool(answered.cells)
+    assert problems(answered) == []
+
+
 def test_committed_outputs_are_complete_and_not_stale(run):
-    committed, fresh = run
+    committed, fresh, _ = run
     assert committed.metadata["stemm"]["sources_sha256"] == sources_digest(committed), "run `make notebooks`"
     assert problems(committed) == []
     assert skeleton(committed) == skeleton(fresh), "run `make notebooks`"

@@ -1,5 +1,7 @@
 //! How results show themselves in a notebook: HTML and plain text for tables, SVG, PNG and plain text for charts.
 
+use std::fmt::Debug;
+
 use polars::prelude::{AnyValue, DataFrame, DataType};
 
 /// Rows shown of a long table, at its head and at its tail.
@@ -17,16 +19,30 @@ pub(crate) fn show(bundle: &[(&str, String)]) {
     print!("{text}");
 }
 
-/// Tables as HTML in a notebook; import [`prelude`](crate::prelude) and end a cell with the frame.
+/// Shows the value of a cell's last expression: frames as HTML tables, everything else as its debug text, `()` not at all.
+///
+/// Types with an `evcxr_display` of their own, such as charts, are shown by that. The kernel would find the debug text
+/// without this trait as well, but only by compiling the cell a second time.
 pub trait NotebookDisplay {
     /// Shows the value in the notebook.
     fn evcxr_display(&self);
 }
 
-impl NotebookDisplay for DataFrame {
+impl<T: Debug + ?Sized> NotebookDisplay for T {
     fn evcxr_display(&self) {
-        show_frame(self, "");
+        match as_frame(self) {
+            Some(frame) => show_frame(frame, ""),
+            None if typeid::of::<T>() == typeid::of::<()>() => (), // what loops and statements end with
+            None => show(&[("text/plain", format!("{self:?}"))]),
+        }
     }
+}
+
+/// The value, if it is a frame.
+fn as_frame<T: ?Sized>(value: &T) -> Option<&DataFrame> {
+    // SAFETY: the types are the same, and `DataFrame` has no lifetimes that could differ. (`Any` would refuse values that
+    // borrow from others, such as `Option<&str>`.)
+    (typeid::of::<T>() == typeid::of::<DataFrame>()).then(|| unsafe { &*std::ptr::from_ref(value).cast() })
 }
 
 /// Shows a frame with a remark above its shape.
@@ -108,6 +124,15 @@ mod tests {
         let html = html_table(&df!["step" => (0..100).collect::<Vec<i32>>()].unwrap(), "");
         assert!(html.contains("100 rows &#215; 1 columns") && html.contains("&#8942;"));
         assert!(html.contains(">5<") && !html.contains(">6<") && html.contains(">94<"), "{html}");
+    }
+
+    #[test]
+    fn only_frames_are_shown_as_tables() {
+        let frame = df!["a" => [1]].unwrap();
+        assert!(as_frame(&frame).is_some_and(|found| found.equals(&frame)));
+        let text = String::from("a");
+        assert!(as_frame(&Some(text.as_str())).is_none() && as_frame(text.as_str()).is_none());
+        assert!(as_frame(&Some(frame)).is_none());
     }
 
     #[test]
