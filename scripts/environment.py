@@ -51,6 +51,4 @@ def environment() -> dict[str, str]:
         "RUSTUP_TOOLCHAIN": toolchain,
         "CARGO_TARGET_DIR": str(HOME / "target"),
         "JUPYTER_DATA_DIR": str(JUPYTER),
-        # Each cell links its own copy of polars: without a bound every one of them could start a pool as large as the machine.
-        "POLARS_MAX_THREADS": "2",
     }

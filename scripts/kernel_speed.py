@@ -13,8 +13,8 @@ from pathlib import Path
 from jupyter_client.manager import KernelManager
 
 from environment import EVCXR, environment
+from session import Session
 
-LIMIT_S = 600
 TO_THE_FIRST_CHART = [
     "use stemm::prelude::*;\ndevice()",
     "let data = blobs(0, device())?;\ndata",
@@ -75,24 +75,16 @@ def measure_bare() -> Speed:
 
 def run(manager: KernelManager, first: list[str], later: list[str]) -> Speed:
     start = time.monotonic()
-    manager.start_kernel(stderr=subprocess.DEVNULL)
-    client = manager.client()
-    client.start_channels()
     failures = []
+    with Session(manager, stderr=subprocess.DEVNULL) as session:
 
-    def seconds(cell: str) -> float:
-        begin = time.monotonic()
+        def seconds(cell: str) -> float:
+            begin = time.monotonic()
+            if error := session.run(cell).get("error"):
+                failures.append(f"{cell}: {error}")
+            return time.monotonic() - begin
 
-        def hook(message):
-            content = message["content"]
-            if message["msg_type"] == "error" or content.get("name") == "stderr":
-                failures.append(f"{cell}: {content.get('evalue') or content.get('text')}")
-
-        client.execute_interactive(cell, timeout=LIMIT_S, allow_stdin=False, output_hook=hook)
-        return time.monotonic() - begin
-
-    try:
-        client.wait_for_ready(timeout=LIMIT_S)
+        session.wait()
         for cell in first:
             seconds(cell)
         first_chart = time.monotonic() - start
@@ -102,9 +94,6 @@ def run(manager: KernelManager, first: list[str], later: list[str]) -> Speed:
             cells += [seconds(cell) for cell in later]
         growth = (memory_mb(manager.provisioner.pid) - before) / (len(later) * (ROUNDS - 1))
         return Speed(first_chart, cells, growth, failures)
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
 
 
 def memory_mb(pid: int) -> float:

@@ -33,7 +33,7 @@ def main() -> None:
     step("python", digest(requirements.read_bytes()), lambda: install_python(requirements))
     step("libtorch", f"{TORCH_VERSION} {'cuda' if cuda else 'cpu'}", lambda: install_libtorch(cuda))
     step("evcxr", EVCXR_VERSION, install_evcxr)
-    step("wrapper", TORCH_VERSION, build_wrapper)
+    step("wrapper", f"{TORCH_VERSION} {locked_version('torch-sys')}", build_wrapper)
     step("kernel", kernel_key(), build_kernel)
     # The data lie in the checkout, not beside the stamps; verifying them takes a second.
     command(sys.executable, DATA / "fetch.py", "fashion-mnist", what="Fetching Fashion-MNIST")
@@ -121,12 +121,12 @@ def build_wrapper() -> None:
     compiler = os.environ.get("CXX") or next(tool for tool in COMPILERS if shutil.which(tool))
     command(*shlex.split(compiler), "-shared", "-fPIC", "-O1", "-w", "-std=c++17", f"-I{torch / 'include'}",
             f"-I{torch / 'include/torch/csrc/api/include'}", sources / "torch_api.cpp", sources / "torch_api_generated.cpp",
-            f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{torch / 'lib'}", "-o", wrapper_library(),
+            f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{torch / 'lib'}", "-o", WRAPPER / "libtch.so",
             what="Compiling tch's C++ code")
 
 
-def wrapper_library() -> Path:
-    return WRAPPER / ("libtch.dylib" if sys.platform == "darwin" else "libtch.so")
+def locked_version(package: str) -> str:
+    return re.search(rf'name = "{package}"\nversion = "(.+)"', (ROOT / "Cargo.lock").read_text()).group(1)
 
 
 def torch_sys_folder() -> Path:
@@ -142,7 +142,7 @@ def kernel_key() -> str:
     crate = ROOT / "stemm"
     sources = [path for part in ["src", "assets"] for path in sorted((crate / part).rglob("*")) if path.is_file()]
     rustc = printed_by_rustc("--version").encode()
-    scripts = [ROOT / "scripts" / name for name in ["setup.py", "warm_up.py"]]
+    scripts = [ROOT / "scripts" / name for name in ["setup.py", "warm_up.py", "session.py"]]
     files = [ROOT / "Cargo.lock", ROOT / "Cargo.toml", crate / "Cargo.toml", *scripts, *sources]
     parts = [path.read_bytes() for path in files]
     return digest(str(ROOT).encode(), rustc, *parts)

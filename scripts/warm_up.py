@@ -6,30 +6,21 @@ import sys
 from jupyter_client.manager import KernelManager
 
 from environment import TEMPLATE
+from session import Session
 
-# The last has an error on purpose: where rust-analyzer finds no type, evcxr asks `cargo check`, which has its own build.
-FIRST_CELLS = ["use stemm::prelude::*;\ndevice()", "let x = Tensor::from_slice(&[1f32, 2.0]);\nx.size()",
-               "let y = no_such_function();"]
-HOUR = 3600
+FIRST_CELLS = ["use stemm::prelude::*;\ndevice()", "let x = Tensor::from_slice(&[1f32, 2.0]);\nx.size()"]
+# Where rust-analyzer finds no type, evcxr asks `cargo check`, which has its own build.
+WRONG_CELL = "let y = no_such_function();"
 
 
 def main() -> None:
     manager = KernelManager(kernel_name="stemm")
     manager.kernel_spec.argv = [sys.executable, __file__, "{connection_file}"]
-    manager.start_kernel(stdout=subprocess.DEVNULL)
-    client = manager.client()
-    client.start_channels()
-    try:
-        client.wait_for_ready(timeout=HOUR)
-        for cell in FIRST_CELLS:
-            answers = []
-            client.execute_interactive(cell, timeout=HOUR, allow_stdin=False, output_hook=answers.append)
-            expected = "execute_result" if cell != FIRST_CELLS[-1] else "error"
-            if not any(answer["msg_type"] == expected for answer in answers):
-                sys.exit(f"The kernel does not run its first cells: {[answer['content'] for answer in answers]}")
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=False)
+    with Session(manager, stdout=subprocess.DEVNULL) as session:
+        session.wait()
+        answers = [session.run(cell) for cell in FIRST_CELLS]
+        if any("error" in answer or not answer for answer in answers) or "error" not in session.run(WRONG_CELL):
+            sys.exit(f"The kernel does not run its first cells: {answers}")
 
 
 if __name__ == "__main__":

@@ -5,54 +5,20 @@ import sys
 from pathlib import Path
 
 import pytest
-from jupyter_client.manager import KernelManager
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
 import kernel_speed  # noqa: E402
-
-LIMIT_S = 600
-
-
-class Kernel:
-    def __init__(self):
-        self.manager = KernelManager(kernel_name="stemm")
-        self.manager.start_kernel()
-        self.client = self.manager.client()
-        self.client.start_channels()
-
-    def run(self, code: str) -> dict:
-        """What a cell shows, by mime type; what it writes to standard error or fails with is under "error"."""
-        shown = {}
-
-        def hook(message):
-            content = message["content"]
-            if message["msg_type"] == "execute_result":
-                shown.update(content["data"])
-            elif message["msg_type"] == "error":
-                shown["error"] = shown.get("error", "") + content["evalue"]
-            elif message["msg_type"] == "stream" and content["name"] == "stderr":
-                shown["error"] = shown.get("error", "") + content["text"]
-
-        self.client.execute_interactive(code, timeout=LIMIT_S, allow_stdin=False, output_hook=hook)
-        return shown
-
-    def stop(self):
-        self.client.stop_channels()
-        self.manager.shutdown_kernel(now=True)
+from session import Session  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def kernels():
-    pair = [Kernel(), Kernel()]  # both start before either is used
-    try:
-        for kernel in pair:
-            kernel.client.wait_for_ready(timeout=LIMIT_S)
+    with Session() as first, Session() as second:  # both start before either is used
+        for kernel in (first, second):
+            kernel.wait()
             assert kernel.run("use stemm::prelude::*;\ndevice()")["text/plain"].startswith(("CPU", "CUDA"))
-        yield pair
-    finally:
-        for kernel in pair:
-            kernel.stop()
+        yield first, second
 
 
 def test_two_kernels_have_variables_of_their_own(kernels):
