@@ -1,7 +1,7 @@
 """Starts the Rust kernel in a temporary directory of its own: python scripts/kernel.py CONNECTION_FILE
 
-Two kernels cannot share a directory, and compiling the dependencies takes minutes. So each kernel gets a copy of the
-template that is mostly hard links: a moment, and hardly any disk space.
+Two kernels cannot share a directory, and compiling the dependencies takes minutes. So each kernel takes over the directory
+of one that has ended, or, if there is none, gets a copy of the template that is mostly hard links.
 """
 
 import os
@@ -9,13 +9,15 @@ import shutil
 import sys
 from pathlib import Path
 
-from environment import EVCXR, EVCXR_CONFIG, KERNEL_CARGO, KERNELS, TEMPLATE, environment
+from environment import EVCXR, EVCXR_CONFIG, HOME, KERNEL_CARGO, KERNELS, TEMPLATE, environment
 
 # What cargo and evcxr write again for each cell.
 OWN = {"incremental", ".cargo-lock"}
 OWN_AT_THE_TOP = {"src", ".cargo"}
 CELL_CRATE = ("ctx-", "libctx", "libcode_", "ctx.")
 COMPILED = (".rlib", ".rmeta", ".so", ".a", ".o")
+# Says from which set-up a directory was copied; written last.
+VERSION = "made-from"
 # What cargo notes for other tools and for explanations, and does not need itself.
 NOTES = (".d", ".json")
 
@@ -30,11 +32,31 @@ def alive(pid: int) -> bool:
     return True
 
 
-def remove_abandoned() -> None:
+def adopt(own: Path, version: str) -> bool:
+    """Takes over the directory of a kernel that has ended, which is sooner than a copy; removes those of older set-ups."""
     for folder in KERNELS.glob("kernel-*"):
         pid = folder.name.removeprefix("kernel-")
-        if not (pid.isdigit() and alive(int(pid))):
-            shutil.rmtree(folder, ignore_errors=True)
+        if pid.isdigit() and folder != own and alive(int(pid)):
+            continue
+        try:
+            if (folder / VERSION).read_text() == version:
+                folder.rename(own)
+                return True
+        except OSError:
+            pass  # half a copy, or another kernel was faster
+        shutil.rmtree(folder, ignore_errors=True)
+    return False
+
+
+def clean(own: Path) -> None:
+    """Removes what the cells of the kernel before have left."""
+    for left in [*(own / name for name in OWN_AT_THE_TOP), *own.glob("target/**/incremental")]:
+        shutil.rmtree(left, ignore_errors=True)
+    for folder in own.glob("target/*/debug"):
+        for left in [*folder.iterdir(), *(folder / "deps").iterdir(), *(folder / ".fingerprint").iterdir()]:
+            if left.name.startswith(CELL_CRATE):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+    shutil.copy(TEMPLATE / "Cargo.lock", own)  # the cells may have asked for other crates
 
 
 def mirror(template: Path, own: Path, left_out: set[str]) -> None:
@@ -55,12 +77,15 @@ def mirror(template: Path, own: Path, left_out: set[str]) -> None:
 
 
 def main() -> None:
-    if not EVCXR.exists() or not TEMPLATE.exists():
+    stamp = HOME / "stamps" / "kernel"
+    if not stamp.exists():
         sys.exit("The kernel is not built: run `make setup`.")
-    remove_abandoned()
     own = KERNELS / f"kernel-{os.getpid()}"
-    shutil.rmtree(own, ignore_errors=True)
-    mirror(TEMPLATE, own, OWN | OWN_AT_THE_TOP)
+    if adopt(own, stamp.read_text()):
+        clean(own)
+    else:
+        mirror(TEMPLATE, own, OWN | OWN_AT_THE_TOP)
+        (own / VERSION).write_text(stamp.read_text())
     launch(own)
 
 

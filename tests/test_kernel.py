@@ -9,6 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
 import kernel_speed  # noqa: E402
+from environment import KERNELS  # noqa: E402
 from session import Session  # noqa: E402
 
 
@@ -56,6 +57,21 @@ def test_plain_values_show_their_debug_text(kernels):
     assert kernel.run("words.first()") == {"text/plain": 'Some("a")'}  # borrows from a variable
     assert kernel.run('for word in &words { println!("{word}"); }') == {}  # nothing beside what it prints
     assert "Debug" in kernel.run("struct Plain;\nPlain")["error"]
+
+
+def test_a_kernel_takes_over_the_directory_of_one_that_has_ended():
+    def directories():
+        return {folder.name for folder in KERNELS.glob("kernel-*")}
+
+    with Session() as session:
+        session.wait()
+        session.run("let before = 1;")
+        first = directories()
+    with Session() as session:
+        session.wait()
+        assert len(directories()) == len(first) and directories() != first
+        assert "error" in session.run("before")
+        assert session.run("let now = 2;\nnow") == {"text/plain": "2"}
 
 
 def test_memory_grows_little_from_cell_to_cell(capsys):
