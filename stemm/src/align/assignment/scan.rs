@@ -20,6 +20,31 @@ fn magnitude_bits(value: f32) -> u32 {
     value.to_bits() & 0x7fff_ffff
 }
 
+/// One vector instruction each, which `f64::max` with its care for NaN is not.
+#[inline(always)]
+fn larger(a: f64, b: f64) -> f64 {
+    if a > b { a } else { b }
+}
+
+/// As [`larger`].
+#[inline(always)]
+fn smaller(a: f64, b: f64) -> f64 {
+    if a < b { a } else { b }
+}
+
+/// Folds the lanes by halves, which stay vectors.
+#[inline(always)]
+fn across<T: Copy>(mut lanes: [T; LANES], pick: impl Fn(T, T) -> T) -> T {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            lanes[lane] = pick(lanes[lane], lanes[lane + width]);
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
 /// Raises each price to the row's entry.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq", "x86_64+avx2+fma"))]
 pub(super) fn raise_to(prices: &mut [f64], values: &[f32]) {
@@ -38,14 +63,15 @@ pub(super) fn best_and_largest(values: &[f32], prices: &[f64]) -> (f64, f32) {
     for (values, prices) in value_blocks.zip(price_blocks) {
         for lane in 0..LANES {
             let reduced = f64::from(values[lane]) - prices[lane];
-            best[lane] = if reduced > best[lane] { reduced } else { best[lane] };
+            best[lane] = larger(reduced, best[lane]);
             largest[lane] = largest[lane].max(magnitude_bits(values[lane]));
         }
     }
-    let rest = rest_values.iter().zip(rest_prices).map(|(&value, &price)| f64::from(value) - price);
-    let best = best.into_iter().chain(rest).fold(f64::NEG_INFINITY, f64::max);
-    let rest = rest_values.iter().map(|&value| magnitude_bits(value));
-    (best, f32::from_bits(largest.into_iter().chain(rest).fold(0, u32::max)))
+    for (lane, (&value, &price)) in rest_values.iter().zip(rest_prices).enumerate() {
+        best[lane] = larger(f64::from(value) - price, best[lane]);
+        largest[lane] = largest[lane].max(magnitude_bits(value));
+    }
+    (across(best, larger), f32::from_bits(across(largest, u32::max)))
 }
 
 /// The best and the second best reduced gain of a row; equal if two columns share the best.
@@ -57,18 +83,17 @@ pub(super) fn two_best(values: &[f32], prices: &[f64]) -> (f64, f64) {
     for (values, prices) in value_blocks.zip(price_blocks) {
         for lane in 0..LANES {
             let reduced = f64::from(values[lane]) - prices[lane];
-            let lower = if reduced < best[lane] { reduced } else { best[lane] };
-            best[lane] = if reduced > best[lane] { reduced } else { best[lane] };
-            second[lane] = if lower > second[lane] { lower } else { second[lane] };
+            second[lane] = larger(smaller(reduced, best[lane]), second[lane]);
+            best[lane] = larger(reduced, best[lane]);
         }
     }
-    let (mut top, mut next) = (f64::NEG_INFINITY, f64::NEG_INFINITY);
-    let rest = rest_values.iter().zip(rest_prices).map(|(&value, &price)| f64::from(value) - price);
-    for value in best.into_iter().chain(second).chain(rest) {
-        next = next.max(value.min(top));
-        top = top.max(value);
+    for (lane, (&value, &price)) in rest_values.iter().zip(rest_prices).enumerate() {
+        let reduced = f64::from(value) - price;
+        second[lane] = larger(smaller(reduced, best[lane]), second[lane]);
+        best[lane] = larger(reduced, best[lane]);
     }
-    (top, next)
+    let pairs = std::array::from_fn(|lane| (best[lane], second[lane]));
+    across(pairs, |(a, c), (b, d)| (larger(a, b), larger(smaller(a, b), larger(c, d))))
 }
 
 /// The column whose reduced gain is `best`; among tied columns a free one if there is any.
@@ -116,7 +141,7 @@ pub(super) fn relax(
             nearest[lane] = if least < nearest[lane] { least } else { nearest[lane] };
         }
     }
-    let mut least = nearest.into_iter().fold(f64::INFINITY, f64::min);
+    let mut least = across(nearest, smaller);
     for column in whole..values.len() {
         let candidate = offset + (prices[column] - f64::from(values[column]));
         if candidate < distance[column] {
