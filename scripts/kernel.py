@@ -1,7 +1,8 @@
 """Starts the Rust kernel in a temporary directory of its own: python scripts/kernel.py CONNECTION_FILE
 
 Two kernels cannot share a directory, and compiling the dependencies takes minutes. So each kernel takes over the directory
-of one that has ended, or, if there is none, gets a copy of the template that is mostly hard links.
+of one that has ended, or the spare one of the set-up, or, if there is none, gets a copy of the template that is mostly hard
+links.
 """
 
 import os
@@ -50,7 +51,7 @@ def adopt(own: Path, version: str) -> bool:
 
 def clean(own: Path) -> None:
     """Removes what the cells of the kernel before have left."""
-    for left in [*(own / name for name in OWN_AT_THE_TOP), *own.glob("target/**/incremental")]:
+    for left in [*(own / name for name in OWN_AT_THE_TOP), *own.glob("target/*/incremental"), *own.glob("target/*/debug/incremental")]:
         shutil.rmtree(left, ignore_errors=True)
     for folder in own.glob("target/*/debug"):
         for left in [*folder.iterdir(), *(folder / "deps").iterdir(), *(folder / ".fingerprint").iterdir()]:
@@ -76,6 +77,12 @@ def mirror(template: Path, own: Path, left_out: set[str]) -> None:
             os.utime(target, ns=(entry.stat().st_atime_ns, entry.stat().st_mtime_ns))  # cargo compares times
 
 
+def copy_template(own: Path, version: str) -> None:
+    shutil.rmtree(own, ignore_errors=True)
+    mirror(TEMPLATE, own, OWN | OWN_AT_THE_TOP)
+    (own / VERSION).write_text(version)
+
+
 def main() -> None:
     stamp = HOME / "stamps" / "kernel"
     if not stamp.exists():
@@ -84,8 +91,7 @@ def main() -> None:
     if adopt(own, stamp.read_text()):
         clean(own)
     else:
-        mirror(TEMPLATE, own, OWN | OWN_AT_THE_TOP)
-        (own / VERSION).write_text(stamp.read_text())
+        copy_template(own, stamp.read_text())
     launch(own)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from environment import (DATA, EVCXR, EVCXR_CONFIG, HOME, JUPYTER, KERNEL_CARGO, KERNELS, PYTHON, ROOT, TEMPLATE, VENV,
                          WRAPPER, environment, torch_folder)
+from kernel import copy_template
 
 EVCXR_VERSION = "0.22.0"
 TORCH_VERSION = "2.11.0"  # what tch 0.24 is made for
@@ -142,7 +143,7 @@ def kernel_key() -> str:
     crate = ROOT / "stemm"
     sources = [path for part in ["src", "assets"] for path in sorted((crate / part).rglob("*")) if path.is_file()]
     rustc = printed_by_rustc("--version").encode()
-    scripts = [ROOT / "scripts" / name for name in ["setup.py", "warm_up.py", "session.py"]]
+    scripts = [ROOT / "scripts" / name for name in ["setup.py", "kernel.py", "warm_up.py", "session.py"]]
     files = [ROOT / "Cargo.lock", ROOT / "Cargo.toml", crate / "Cargo.toml", *scripts, *sources]
     parts = [path.read_bytes() for path in files]
     return digest(str(ROOT).encode(), rustc, *parts)
@@ -175,6 +176,7 @@ def build_kernel() -> None:
     write_evcxr_config(offline=False)
     command(PYTHON, ROOT / "scripts" / "warm_up.py", what="Building the kernel", env=environment(), cwd=ROOT)
     write_evcxr_config(offline=True)
+    copy_template(KERNELS / "kernel-spare", kernel_key())  # the first kernel takes it over
 
 
 def dependency_profiles() -> str:
