@@ -51,7 +51,8 @@ def adopt(own: Path, version: str) -> bool:
 
 def clean(own: Path) -> None:
     """Removes what the cells of the kernel before have left."""
-    for left in [*(own / name for name in OWN_AT_THE_TOP), *own.glob("target/*/incremental"), *own.glob("target/*/debug/incremental")]:
+    incremental = [*own.glob("target/*/incremental"), *own.glob("target/*/debug/incremental")]
+    for left in [*(own / name for name in OWN_AT_THE_TOP), *incremental]:
         shutil.rmtree(left, ignore_errors=True)
     for folder in own.glob("target/*/debug"):
         for left in [*folder.iterdir(), *(folder / "deps").iterdir(), *(folder / ".fingerprint").iterdir()]:
@@ -78,6 +79,7 @@ def mirror(template: Path, own: Path, left_out: set[str]) -> None:
 
 
 def copy_template(own: Path, version: str) -> None:
+    """Makes a directory for a kernel of a set-up."""
     shutil.rmtree(own, ignore_errors=True)
     mirror(TEMPLATE, own, OWN | OWN_AT_THE_TOP)
     (own / VERSION).write_text(version)
