@@ -139,7 +139,7 @@ def torch_sys_folder() -> Path:
 
 
 def kernel_key() -> str:
-    """Changes with whatever is compiled into the kernel's template."""
+    """Changes with whatever is compiled into the kernel's template, and with how it is copied."""
     crate = ROOT / "stemm"
     sources = [path for part in ["src", "assets"] for path in sorted((crate / part).rglob("*")) if path.is_file()]
     rustc = printed_by_rustc("--version").encode()

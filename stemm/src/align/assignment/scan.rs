@@ -138,7 +138,7 @@ pub(super) fn relax(
             let least = if closer { candidate } else { distance[lane] };
             previous_row[lane] = if closer { row } else { previous_row[lane] };
             distance[lane] = least;
-            nearest[lane] = if least < nearest[lane] { least } else { nearest[lane] };
+            nearest[lane] = smaller(least, nearest[lane]);
         }
     }
     let mut least = across(nearest, smaller);
