@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from environment import (DATA, EVCXR, EVCXR_CONFIG, HOME, JUPYTER, KERNEL_CARGO, KERNELS, PYTHON, ROOT, TEMPLATE, VENV,
@@ -31,10 +32,13 @@ def main() -> None:
     HOME.mkdir(parents=True, exist_ok=True)
     cuda = os.environ.get("STEMM_CUDA") == "1" or nvidia_answers()
     requirements = ROOT / "scripts" / "requirements.txt"
-    step("python", digest(requirements.read_bytes()), lambda: install_python(requirements))
-    step("libtorch", f"{TORCH_VERSION} {'cuda' if cuda else 'cpu'}", lambda: install_libtorch(cuda))
-    step("evcxr", EVCXR_VERSION, install_evcxr)
-    step("wrapper", f"{TORCH_VERSION} {locked_version('torch-sys')}", build_wrapper)
+    with ThreadPoolExecutor() as pool:
+        # evcxr needs nothing of the others, which spend their time on the network and on one core.
+        evcxr = pool.submit(step, "evcxr", EVCXR_VERSION, install_evcxr)
+        step("python", digest(requirements.read_bytes()), lambda: install_python(requirements))
+        step("libtorch", f"{TORCH_VERSION} {'cuda' if cuda else 'cpu'}", lambda: install_libtorch(cuda))
+        step("wrapper", f"{TORCH_VERSION} {locked_version('torch-sys')}", build_wrapper)
+        evcxr.result()
     step("kernel", kernel_key(), build_kernel)
     # The data lie in the checkout, not beside the stamps; verifying them takes a second.
     command(sys.executable, DATA / "fetch.py", "fashion-mnist", what="Fetching Fashion-MNIST")
@@ -105,8 +109,9 @@ def install_libtorch(cuda: bool) -> None:
 
 def install_evcxr() -> None:
     build = HOME / "build"
-    command("cargo", "install", "--locked", "--force", "evcxr_jupyter", "--version", EVCXR_VERSION, "--root",
-            EVCXR.parent.parent, "--target-dir", build, what="Building evcxr_jupyter", cwd=ROOT)
+    command("cargo", "install", "--locked", "--force", "evcxr_jupyter", "--version", EVCXR_VERSION, "--config",
+            ROOT / "scripts" / "evcxr.toml", "--root", EVCXR.parent.parent, "--target-dir", build,
+            what="Building evcxr_jupyter", cwd=ROOT)
     shutil.rmtree(build, ignore_errors=True)
 
 

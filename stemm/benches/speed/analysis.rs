@@ -80,7 +80,7 @@ pub fn landscape() -> Outcome {
         let mut outcome = Ok(());
         let ours_ms = milliseconds(|| outcome = work());
         outcome?;
-        Row { bench: "landscape", params: params.into(), ours_ms, floor_ms: None, peak_mb: 0.0 }.report();
+        Row { bench: "landscape", params: params.into(), ours_ms, floor_ms: None, peak_mb: None }.report();
         Ok(())
     };
     let progress = Progress::Silent;
@@ -104,7 +104,7 @@ pub fn landscape() -> Outcome {
             }
         });
         let params = format!("weighted trace to 2 % by {name} ({reached}); 2000 images");
-        Row { bench: "landscape", params, ours_ms, floor_ms: None, peak_mb: 0.0 }.report();
+        Row { bench: "landscape", params, ours_ms, floor_ms: None, peak_mb: None }.report();
     }
     report("plane of 31 x 31 points; 2000 images", &mut || {
         Plane { progress, ..Plane::default() }.through("", &models, &data)?;

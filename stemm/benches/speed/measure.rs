@@ -9,7 +9,7 @@ pub struct Row {
     pub params: String,
     pub ours_ms: f64,
     pub floor_ms: Option<f64>,
-    pub peak_mb: f64,
+    pub peak_mb: Option<f64>,
 }
 
 impl Row {
@@ -17,7 +17,8 @@ impl Row {
     pub fn report(&self) {
         let floor = self.floor_ms.map_or(String::new(), |floor| format!("{floor:.4}"));
         let ratio = self.floor_ms.map_or(String::new(), |floor| format!("{:.3}", self.ours_ms / floor));
-        println!("{},{},{:.4},{floor},{ratio},{:.1}", self.bench, self.params, self.ours_ms, self.peak_mb);
+        let peak = self.peak_mb.map_or(String::new(), |peak| format!("{peak:.1}"));
+        println!("{},{},{:.4},{floor},{ratio},{peak}", self.bench, self.params, self.ours_ms);
     }
 }
 
@@ -50,18 +51,17 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// How far the resident memory of the process rises while `work` runs (Linux; 0 elsewhere).
-pub fn peak_mb(work: impl FnOnce()) -> f64 {
+/// How far the resident memory of the process rises while `work` runs (`None` but on Linux).
+pub fn peak_mb(work: impl FnOnce()) -> Option<f64> {
     let before = status_mb("VmRSS:");
     // Sets the high-water mark back to what is resident now.
     let _ = fs::write("/proc/self/clear_refs", "5");
     work();
-    (status_mb("VmHWM:") - before).max(0.0)
+    Some((status_mb("VmHWM:")? - before?).max(0.0))
 }
 
-fn status_mb(field: &str) -> f64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix(field));
-    let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
-    kilobytes.unwrap_or(0.0) / 1024.0
+fn status_mb(field: &str) -> Option<f64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<f64>().ok()? / 1024.0)
 }

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use polars::prelude::DataFrame;
 use tch::{Kind, Tensor};
 
+use super::evenly_spaced;
 use super::statistics::mean_and_error;
 use crate::chart::{Chart, Heatmap, Lines, Series};
 use crate::data::{Dataset, Order, Splits};
@@ -199,7 +200,7 @@ pub fn variance_collapse(
         .collect();
     let own = |model: &Model| moments(network, &model.params, &data.train);
     let (start, end) = (own(first)?, own(last)?);
-    let places: Vec<f64> = (0..points).map(|point| point as f64 / (points - 1) as f64).collect();
+    let places: Vec<f64> = evenly_spaced(0.0, 1.0, points).collect();
     let ratios = places.iter().map(|&t| {
         let between;
         let here = match t {

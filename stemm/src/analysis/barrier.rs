@@ -5,6 +5,7 @@
 
 use polars::prelude::DataFrame;
 
+use super::evenly_spaced;
 use crate::chart::{Chart, Heatmap, Lines, Series};
 use crate::data::{Dataset, Part, Splits};
 use crate::error::{Error, Result};
@@ -176,10 +177,9 @@ impl Interpolation {
     }
 
     fn inner_points(&self, pair: &[Model; 2], data: &Splits, task: &mut Task) -> Result<Vec<Point>> {
-        let steps = (self.points - 1) as f64;
-        (1..self.points - 1)
-            .map(|step| {
-                let t = step as f64 / steps;
+        evenly_spaced(0.0, 1.0, self.points)
+            .filter(|&t| t > 0.0 && t < 1.0)
+            .map(|t| {
                 let model = merge_weighted(pair, &[1.0 - t, t], self.repair, &data.train)?;
                 let point = point(&model, t, data.part(self.part))?;
                 task.step(|| format!("loss {:.4}", point.loss));

@@ -4,7 +4,7 @@
 
 use rand::RngExt;
 
-use super::{Barriers, Curve, Point};
+use super::{Barriers, Curve, Point, evenly_spaced};
 use crate::data::{Order, Part, Splits};
 use crate::error::{Error, Result};
 use crate::evaluate::{Tally, backward, loss_and_accuracy};
@@ -103,11 +103,10 @@ impl Bezier {
         }
         let control = Model { network: network.clone(), params: control };
         let sets = [first.clone(), control, last.clone()];
-        let points = (0..self.points).map(|step| {
-            let t = step as f64 / (self.points - 1) as f64;
-            let model = match step {
-                0 => first.clone(),
-                step if step == self.points - 1 => last.clone(),
+        let points = evenly_spaced(0.0, 1.0, self.points).map(|t| {
+            let model = match t {
+                0.0 => first.clone(),
+                1.0 => last.clone(),
                 _ => merge_weighted(&sets, &weights(t), self.repair, &data.train)?,
             };
             let (loss, accuracy) = loss_and_accuracy(network, &model.params, data.part(self.part))?;

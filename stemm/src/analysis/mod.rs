@@ -33,3 +33,8 @@ pub use statistics::{paired_test, summary};
 fn pairs(n: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..n).flat_map(move |from| (from + 1..n).map(move |to| (from, to)))
 }
+
+/// Places at equal distances, both ends included; a single one is the lower end.
+fn evenly_spaced(low: f64, high: f64, points: usize) -> impl Iterator<Item = f64> {
+    (0..points).map(move |point| low + (high - low) * point as f64 / (points.max(2) - 1) as f64)
+}

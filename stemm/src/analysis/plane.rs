@@ -7,6 +7,7 @@
 use polars::prelude::DataFrame;
 use tch::Tensor;
 
+use super::evenly_spaced;
 use crate::chart::{Chart, Contours};
 use crate::data::{Part, Splits};
 use crate::error::{Error, Result};
@@ -124,7 +125,7 @@ impl Plane {
         let axis = |place: fn(&(f64, f64)) -> f64| {
             let places = landscape.marks.iter().map(|(_, at)| place(at));
             let (low, high) = places.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), at| (l.min(at), h.max(at)));
-            self.steps(low - margin, high + margin)
+            evenly_spaced(low - margin, high + margin, self.points).collect()
         };
         landscape.axis = [axis(|place| place.0), axis(|place| place.1)];
         self.fill(landscape, &models[0], data)
@@ -141,7 +142,7 @@ impl Plane {
         let mut rng = rng(self.seed, Purpose::Landscape);
         let mut direction = || model.params.map(|tensor| filter_normalised(&mut rng, tensor));
         let directions = [direction()?, direction()?];
-        let axis = self.steps(-self.radius, self.radius);
+        let axis: Vec<f64> = evenly_spaced(-self.radius, self.radius, self.points).collect();
         let landscape = Landscape {
             label: label.to_owned(),
             marks: vec![("model".to_owned(), (0.0, 0.0))],
@@ -164,10 +165,6 @@ impl Plane {
             }
         }
         Ok(())
-    }
-
-    fn steps(&self, low: f64, high: f64) -> Vec<f64> {
-        (0..self.points).map(|step| low + (high - low) * step as f64 / (self.points - 1) as f64).collect()
     }
 
     fn empty(&self, origin: &Params, directions: [Params; 2]) -> Result<Landscape> {

@@ -7,6 +7,7 @@
 
 use polars::prelude::DataFrame;
 
+use super::super::evenly_spaced;
 use super::super::statistics::mean_and_error;
 use super::lanczos::Krylov;
 use super::{Hessian, Weighting};
@@ -119,9 +120,7 @@ impl SpectralDensity {
         let nodes = || quadratures.iter().flatten().map(|node: &(f64, f64)| node.0);
         let (low, high) = (nodes().fold(f64::INFINITY, f64::min), nodes().fold(f64::NEG_INFINITY, f64::max));
         let sigma = (self.width * (high - low)).max(1e-9);
-        let (start, range) = (low - 4.0 * sigma, high - low + 8.0 * sigma);
-        let eigenvalues: Vec<f64> =
-            (0..self.points).map(|point| start + range * point as f64 / (self.points - 1) as f64).collect();
+        let eigenvalues: Vec<f64> = evenly_spaced(low - 4.0 * sigma, high + 4.0 * sigma, self.points).collect();
         let gaussian = |x: f64| (-0.5 * (x / sigma).powi(2)).exp() / (sigma * std::f64::consts::TAU.sqrt());
         let at = |x: f64| {
             let of = |quadrature: &Vec<(f64, f64)>| quadrature.iter().map(|(node, w)| w * gaussian(x - node)).sum();
