@@ -69,15 +69,20 @@ def nvidia_answers() -> bool:
 def step(name: str, key: str, action) -> None:
     stamp = HOME / "stamps" / name
     if stamp.exists() and stamp.read_text() == key:
-        print(f"[setup] {name}: done before", flush=True)
+        say(f"{name}: done before")
         return
-    print(f"[setup] {name} ...", flush=True)
+    say(f"{name} ...")
     start = time.monotonic()
     stamp.unlink(missing_ok=True)
     action()
     stamp.parent.mkdir(parents=True, exist_ok=True)
     stamp.write_text(key)
-    print(f"[setup] {name}: {time.monotonic() - start:.0f} s", flush=True)
+    say(f"{name}: {time.monotonic() - start:.0f} s")
+
+
+def say(text: str) -> None:
+    """A line of its own, also beside those of another step."""
+    print(f"[setup] {text}\n", end="", flush=True)
 
 
 def command(*arguments, what: str, **keywords) -> None:
