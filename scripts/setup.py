@@ -115,7 +115,7 @@ def install_libtorch(cuda: bool) -> None:
 def install_evcxr() -> None:
     build = HOME / "build"
     command("cargo", "install", "--locked", "--force", "evcxr_jupyter", "--version", EVCXR_VERSION, "--config",
-            ROOT / "scripts" / "evcxr.toml", "--root", EVCXR.parent.parent, "--target-dir", build,
+            ROOT / "scripts" / "evcxr_build.toml", "--root", EVCXR.parent.parent, "--target-dir", build,
             what="Building evcxr_jupyter", cwd=ROOT)
     shutil.rmtree(build, ignore_errors=True)
 
