@@ -21,6 +21,7 @@ from environment import (DATA, EVCXR, EVCXR_CONFIG, HOME, JUPYTER, KERNEL_CARGO,
 from kernel import copy_template
 
 EVCXR_VERSION = "0.22.0"
+EVCXR_BUILD = ROOT / "scripts" / "evcxr_build.toml"
 TORCH_VERSION = "2.11.0"  # what tch 0.24 is made for
 # libtorch_cpu.so needs these two CUDA libraries even without a GPU; the whole CUDA set is several times as large.
 CPU_SET = [f"torch=={TORCH_VERSION}", "nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cupti==13.0.85"]
@@ -34,7 +35,7 @@ def main() -> None:
     requirements = ROOT / "scripts" / "requirements.txt"
     with ThreadPoolExecutor() as pool:
         # evcxr needs nothing of the others, which spend their time on the network and on one core.
-        evcxr = pool.submit(step, "evcxr", EVCXR_VERSION, install_evcxr)
+        evcxr = pool.submit(step, "evcxr", f"{EVCXR_VERSION} {digest(EVCXR_BUILD.read_bytes())}", install_evcxr)
         step("python", digest(requirements.read_bytes()), lambda: install_python(requirements))
         step("libtorch", f"{TORCH_VERSION} {'cuda' if cuda else 'cpu'}", lambda: install_libtorch(cuda))
         step("wrapper", f"{TORCH_VERSION} {locked_version('torch-sys')}", build_wrapper)
@@ -115,8 +116,7 @@ def install_libtorch(cuda: bool) -> None:
 def install_evcxr() -> None:
     build = HOME / "build"
     command("cargo", "install", "--locked", "--force", "evcxr_jupyter", "--version", EVCXR_VERSION, "--config",
-            ROOT / "scripts" / "evcxr_build.toml", "--root", EVCXR.parent.parent, "--target-dir", build,
-            what="Building evcxr_jupyter", cwd=ROOT)
+            EVCXR_BUILD, "--root", EVCXR.parent.parent, "--target-dir", build, what="Building evcxr_jupyter", cwd=ROOT)
     shutil.rmtree(build, ignore_errors=True)
 
 
