@@ -49,7 +49,7 @@ fn nan_weights_are_named() {
     let bad = Model { network: good.network.clone(), params: spoilt };
     for aligner in aligners() {
         let error = aligner.align(&[good.clone(), bad.clone()], &data).unwrap_err();
-        assert!(matches!(&error, Error::NonFinite { tensor } if tensor == "layer2.weight"), "{error}");
+        assert!(matches!(&error, Error::NonFinite { tensor, .. } if tensor == "layer2.weight"), "{error}");
     }
 }
 

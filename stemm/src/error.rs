@@ -22,7 +22,7 @@ pub enum Error {
         hint: &'static str,
     },
     /// A file is truncated or is not in the format it should be in.
-    #[error("{} is not a valid {format} file: {reason}; delete it and fetch or save it again", path.display())]
+    #[error("{} is not a valid {format} file: {reason}; {hint}", path.display())]
     Corrupt {
         /// The file.
         path: PathBuf,
@@ -30,10 +30,12 @@ pub enum Error {
         format: &'static str,
         /// What does not fit.
         reason: String,
+        /// What to do next.
+        hint: &'static str,
     },
     /// A data file is not the published one.
     #[error(
-        "{} has SHA-256 {found}, but the published file has {expected}; delete it and run `make data`",
+        "{} has SHA-256 {found}, but the published file has {expected}; move it away and run `{command}`",
         path.display()
     )]
     Checksum {
@@ -43,29 +45,74 @@ pub enum Error {
         expected: String,
         /// SHA-256 of the decompressed file found.
         found: String,
+        /// What fetches the published file.
+        command: &'static str,
     },
     /// A checkpoint belongs to another training than the one that wants to go on from it.
     #[error(
-        "checkpoint {} was written with another {field}; give `checkpoints` another folder, or delete the file to start anew",
+        "checkpoint {} was written with another {field}; give `checkpoints` another folder, or train with what it was written with",
         path.display()
     )]
     CheckpointMismatch {
         /// The checkpoint.
         path: PathBuf,
         /// What differs.
-        field: &'static str,
+        field: String,
+    },
+    /// A checkpoint is further than the training that wants to go on from it.
+    #[error(
+        "checkpoint {} holds {done} epochs, but `epochs` is {epochs}; set `epochs` to at least {done}, or give `checkpoints` another folder",
+        path.display()
+    )]
+    CheckpointAhead {
+        /// The checkpoint.
+        path: PathBuf,
+        /// Epochs that the checkpoint holds.
+        done: usize,
+        /// Epochs that were asked for.
+        epochs: usize,
     },
 
     // Data
     /// A label does not name a class.
-    #[error("label {label} of sample {index} is outside 0..{classes}; correct the labels or the number of classes")]
+    #[error(
+        "label {label} of sample {index} of {data} is outside 0..{classes}; correct the labels, or the number of classes or outputs"
+    )]
     LabelOutOfRange {
+        /// Which data.
+        data: String,
         /// Position in the data set.
         index: usize,
         /// The label found.
         label: i64,
         /// Number of classes.
         classes: i64,
+    },
+    /// A label is no whole number.
+    #[error("label {label} of sample {index} of {data} is no whole number; labels are the numbers of classes, from 0")]
+    FractionalLabel {
+        /// Which data.
+        data: String,
+        /// Position in the data set.
+        index: usize,
+        /// The label found.
+        label: f64,
+    },
+    /// Two parts of the data have other classes, so that the same label would mean different things.
+    #[error(
+        "{first} and {second} have different classes: only the one has {}, only the other {}; give both the same folders, or one list of classes by `image_folder_of`",
+        listed(only_first),
+        listed(only_second)
+    )]
+    ClassMismatch {
+        /// The one part.
+        first: String,
+        /// The other part.
+        second: String,
+        /// Classes that only the first has.
+        only_first: Vec<String>,
+        /// Classes that only the second has.
+        only_second: Vec<String>,
     },
     /// A data set or a part of one holds no samples.
     #[error("{what} holds no samples; give it at least one")]
@@ -89,7 +136,9 @@ pub enum Error {
     },
     /// A set of parameters has missing or surplus tensors.
     #[error(
-        "the parameters do not belong to this network: missing {missing:?}, surplus {surplus:?}; load them with the network they were saved with"
+        "the parameters do not belong to this network: missing {}, surplus {}; load them with the network they were saved with",
+        listed(missing),
+        listed(surplus)
     )]
     TensorNames {
         /// Names that the network needs and the parameters lack.
@@ -98,17 +147,37 @@ pub enum Error {
         surplus: Vec<String>,
     },
     /// A tensor holds NaN or an infinity.
-    #[error(
-        "{tensor} holds NaN or infinite values; train the model again, with a smaller learning rate if the loss diverged"
-    )]
+    #[error("{tensor} holds NaN or infinite values; {hint}")]
     NonFinite {
         /// The tensor.
         tensor: String,
+        /// What to do next.
+        hint: &'static str,
+    },
+    /// A variance is below zero, so that batch norm would give NaN.
+    #[error(
+        "{tensor} holds the variance {lowest}, which is below 0; recompute the running statistics where the model comes from"
+    )]
+    NegativeVariance {
+        /// The tensor.
+        tensor: String,
+        /// The lowest value found.
+        lowest: f64,
+    },
+    /// Tensors that must have one number format have different ones, or one that is not computed with.
+    #[error("{tensor} has the number format {found}, expected {expected}; convert it by `to_kind`")]
+    NumberFormat {
+        /// The tensor.
+        tensor: String,
+        /// The format it has.
+        found: String,
+        /// The format it must have.
+        expected: String,
     },
     /// A file holds other tensors than the network needs.
     #[error(
-        "{} does not fit this network: missing {missing:?}, surplus {surplus:?}, wrong shape {misshapen:?}; load it with the network it was saved from, or give a list of names that differ",
-        path.display()
+        "{} does not fit this network: missing {}, surplus {}, wrong shape {}; {hint}",
+        path.display(), listed(missing), listed(surplus), listed(misshapen)
     )]
     StateDict {
         /// The file.
@@ -119,6 +188,8 @@ pub enum Error {
         surplus: Vec<String>,
         /// Names with the shape found and the shape expected.
         misshapen: Vec<String>,
+        /// What to do next.
+        hint: &'static str,
     },
     /// A layer gets an input that it cannot take.
     #[error(
@@ -167,7 +238,7 @@ pub enum Error {
 
     // Settings
     /// A setting has a value that cannot be used.
-    #[error("setting `{setting}` is {value}, but it must be {requirement}")]
+    #[error("setting `{setting}` is {}, but it must be {requirement}", shortened(value))]
     Setting {
         /// The field.
         setting: &'static str,
@@ -180,7 +251,7 @@ pub enum Error {
     // Libraries
     /// The device has no memory left.
     #[error(
-        "the device is out of memory: {0}; use a smaller `batch_size`, fewer models, or the CPU. Checkpoints written so far are intact"
+        "the device is out of memory: {0}; use smaller batches, fewer models at once, or a smaller network. Checkpoints written so far are intact"
     )]
     OutOfMemory(String),
     /// libtorch reported an error.
@@ -198,6 +269,32 @@ pub enum Error {
     /// A chart could not be drawn.
     #[error("cannot draw the chart: {0}; check that its values are finite and the file is writable")]
     Chart(String),
+}
+
+/// What to do about values of a network that are not finite.
+pub(crate) const RETRAIN: &str = "train the model again, with a smaller learning rate if the loss diverged";
+
+/// Names that an error shows of a long list.
+const SHOWN_NAMES: usize = 5;
+/// Characters that an error shows of a long value.
+const SHOWN_CHARACTERS: usize = 200;
+
+/// A list of names, cut with a count if it is long.
+fn listed(names: &[String]) -> String {
+    let shown = names.iter().take(SHOWN_NAMES).map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN_NAMES) {
+        0 if names.is_empty() => "nothing".to_owned(),
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// A value, cut if it is long.
+fn shortened(value: &str) -> String {
+    match value.char_indices().nth(SHOWN_CHARACTERS) {
+        Some((end, _)) => format!("{}... ({} characters)", &value[..end], value.chars().count()),
+        None => value.to_owned(),
+    }
 }
 
 impl Error {

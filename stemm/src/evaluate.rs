@@ -1,13 +1,65 @@
 //! Loss and accuracy: the mean cross-entropy in nats and the share of right answers, summed in f64 over batches.
 
+use std::cmp::Ordering;
+
+use polars::prelude::DataFrame;
 use tch::{Kind, Tensor};
 
-use crate::data::{Dataset, Order};
+use crate::data::Dataset;
 use crate::error::{Error, Result};
-use crate::network::{Mode, Network, Params, Pass};
+use crate::frame::{column, frame};
+use crate::network::{Memory, Mode, Model, Network, Params, Pass};
 
-/// Samples a batch wherever no gradient is needed: large enough to keep two cores busy, small enough for the cache.
-pub(crate) const EVALUATION_BATCH: usize = 1_000;
+/// How good a model is on a data set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evaluation {
+    /// Name of the data set.
+    pub data: String,
+    /// Samples it has.
+    pub samples: usize,
+    /// Mean cross-entropy, in nats.
+    pub loss: f64,
+    /// Share of right answers.
+    pub accuracy: f64,
+}
+
+impl Model {
+    /// Loss and accuracy on a data set, in evaluation mode.
+    ///
+    /// # Errors
+    /// Data that do not fit the network, NaN weights.
+    ///
+    /// ```
+    /// use stemm::prelude::*;
+    /// let data = blobs(0, Device::Cpu)?;
+    /// let network = Network::mlp(&[16, 8, 4])?;
+    /// let model = Model::new(network.clone(), network.init(0, Device::Cpu)?)?;
+    /// assert!(model.evaluate(&data.test)?.accuracy <= 1.0);
+    /// # Ok::<(), stemm::Error>(())
+    /// ```
+    pub fn evaluate(&self, data: &Dataset) -> Result<Evaluation> {
+        self.network.check_params(&self.params)?;
+        let (loss, accuracy) = loss_and_accuracy(&self.network, &self.params, data)?;
+        Ok(Evaluation { data: data.name().to_owned(), samples: data.len(), loss, accuracy })
+    }
+}
+
+impl Evaluation {
+    /// One row: data set, samples, loss, accuracy.
+    pub fn frame(&self) -> DataFrame {
+        frame([
+            column("data_set", [self.data.as_str()]),
+            column("samples", [self.samples as u64]),
+            column("loss_nats", [self.loss]),
+            column("accuracy", [self.accuracy]),
+        ])
+    }
+
+    /// Shows the table in the notebook.
+    pub fn evcxr_display(&self) {
+        crate::notebook::show_frame(&self.frame(), "");
+    }
+}
 
 /// Loss (nats a sample) and accuracy of a network on a data set, in evaluation mode.
 pub(crate) fn loss_and_accuracy(network: &Network, params: &Params, data: &Dataset) -> Result<(f64, f64)> {
@@ -24,7 +76,7 @@ pub(crate) fn losses_and_accuracies(
     let _guard = tch::no_grad_guard();
     let mut tallies = Tally::each(models);
     let pass = Pass { models: models as i64, ..Pass::new(Mode::Eval) };
-    for batch in data.batches(EVALUATION_BATCH, Order::Sequential)? {
+    for batch in network.chunks(data, Memory::Forward)? {
         let (x, y) = batch?;
         let copies = (0..models).map(|_| (x.shallow_clone(), y.shallow_clone()));
         let (x, y) = beside(&copies.collect::<Vec<_>>())?;
@@ -49,22 +101,28 @@ pub(crate) fn beside(batches: &[(Tensor, Tensor)]) -> Result<(Tensor, Tensor)> {
 pub(crate) fn ensemble_loss_and_accuracy(network: &Network, sets: &[&Params], data: &Dataset) -> Result<(f64, f64)> {
     let _guard = tch::no_grad_guard();
     let mut tallies = Tally::each(1);
-    for batch in data.batches(EVALUATION_BATCH, Order::Sequential)? {
+    for batch in network.chunks(data, Memory::Forward)? {
         let (x, y) = batch?;
-        let mut sum: Option<Tensor> = None;
-        for params in sets {
-            let probabilities = network.forward(params, &x, Mode::Eval)?.f_softmax(-1, Kind::Float)?;
-            sum = Some(match sum {
-                None => probabilities,
-                Some(sum) => sum.f_add(&probabilities)?,
-            });
-        }
-        let sum = sum.ok_or(Error::TooFewModels { operation: "an ensemble", found: 0, needed: 1 })?;
-        let logarithms = sum.f_div_scalar(sets.len() as f64)?.f_log()?;
-        let loss = logarithms.f_nll_loss::<Tensor>(&y, None, tch::Reduction::Mean, -100)?.f_double_value(&[])?;
-        add_batch(&mut tallies, &[loss], &logarithms, &y)?;
+        let each =
+            sets.iter().map(|params| Ok(network.forward(params, &x, Mode::Eval)?.f_log_softmax(-1, Kind::Double)?));
+        let each = each.collect::<Result<Vec<Tensor>>>()?;
+        // log (Σ p_i / n) from logarithms: probabilities themselves vanish where a network is sure.
+        let together = Tensor::f_stack(&each, 0)?.f_logsumexp([0i64].as_slice(), false)?;
+        let together = together.f_sub_scalar((sets.len() as f64).ln())?;
+        let loss = together.f_nll_loss::<Tensor>(&y, None, tch::Reduction::Mean, -100)?.f_double_value(&[])?;
+        add_batch(&mut tallies, &[loss], &together, &y)?;
     }
     Ok((tallies[0].mean_loss(), tallies[0].accuracy()))
+}
+
+/// Orders losses, NaN above all others: what could not be measured is never the best.
+pub(crate) fn by_loss(a: f64, b: f64) -> Ordering {
+    a.is_nan().cmp(&b.is_nan()).then(a.partial_cmp(&b).unwrap_or(Ordering::Equal))
+}
+
+/// The highest loss, NaN if there is one; minus infinity of none.
+pub(crate) fn highest(losses: impl Iterator<Item = f64>) -> f64 {
+    losses.max_by(|&a, &b| by_loss(a, b)).unwrap_or(f64::NEG_INFINITY)
 }
 
 /// Running sums of loss and right answers over batches.
@@ -91,7 +149,7 @@ pub(crate) fn backward(
     let gradients = Tensor::f_run_backward(&[&losses.f_sum(None)?], params.tensors(), false, false)?;
     let losses = Vec::<f64>::try_from(losses.f_detach()?.f_to_kind(Kind::Double)?)?;
     if !losses.iter().all(|loss| loss.is_finite()) {
-        return Err(Error::NonFinite { tensor: "the loss of a batch".into() });
+        return Err(Error::NonFinite { tensor: "the loss of a batch".into(), hint: crate::error::RETRAIN });
     }
     add_batch(tallies, &losses, &logits, y)?;
     Ok(gradients)
@@ -106,7 +164,7 @@ fn losses(logits: &Tensor, y: &Tensor, models: usize, label_smoothing: f64) -> R
     let logits = logits.f_reshape([-1, logits.size()[1] / models])?;
     let y = y.f_reshape([-1])?;
     let each = logits.f_cross_entropy_loss::<Tensor>(&y, None, tch::Reduction::None, -100, label_smoothing)?;
-    Ok(each.f_view([-1, models])?.f_mean_dim([0i64].as_slice(), false, Kind::Float)?)
+    Ok(each.f_view([-1, models])?.f_mean_dim([0i64].as_slice(), false, each.kind())?)
 }
 
 /// Adds a batch to the tally of each model by its mean losses and logits.

@@ -14,6 +14,12 @@ use crate::error::{Error, Result};
 
 const WRITE_HINT: &str = "check the folder's permissions and the free disk space";
 
+/// Begins the names of tensors that a checkpoint holds besides those of a model; no layer's name begins so.
+pub(crate) const RESERVED: &str = "stemm:";
+
+/// What to do about a checkpoint that cannot be read.
+pub(crate) const CHECKPOINT_HINT: &str = "give `checkpoints` another folder to start anew; the file stays as it is";
+
 pub(crate) type Metadata = HashMap<String, String>;
 
 /// JSON of a plain value.
@@ -22,9 +28,33 @@ pub(crate) fn to_json<T: Serialize>(value: &T) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
+/// Floats in JSON, which has no NaN and no infinities: these are written as text.
+pub(crate) mod any_float {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        if value.is_finite() { serializer.serialize_f64(*value) } else { serializer.collect_str(value) }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Float {
+            Number(f64),
+            Text(String),
+        }
+        match Float::deserialize(deserializer)? {
+            Float::Number(value) => Ok(value),
+            Float::Text(text) => text.parse().map_err(D::Error::custom),
+        }
+    }
+}
+
 /// Reads a value back from a file's metadata.
 pub(crate) fn from_metadata<T: DeserializeOwned>(path: &Path, metadata: &Metadata, key: &str) -> Result<T> {
-    let corrupt = |reason: String| Error::Corrupt { path: path.into(), format: "stemm safetensors", reason };
+    let hint = "give the path of a file that this version of stemm wrote; the file stays as it is";
+    let corrupt = |reason: String| Error::Corrupt { path: path.into(), format: "stemm safetensors", reason, hint };
     let json = metadata.get(key).ok_or_else(|| corrupt(format!("its metadata has no `{key}`")))?;
     serde_json::from_str(json).map_err(|error| corrupt(format!("its metadata `{key}` cannot be read: {error}")))
 }
@@ -92,7 +122,12 @@ pub(crate) fn write_tensors<'a>(
 /// Reads tensors by name, as f32 (integers as i64), and the metadata.
 pub(crate) fn read_tensors(path: &Path, device: Device) -> Result<(HashMap<String, Tensor>, Metadata)> {
     let bytes = read(path, "check the path")?;
-    let corrupt = |reason: String| Error::Corrupt { path: path.into(), format: "safetensors", reason };
+    let corrupt = |reason: String| Error::Corrupt {
+        path: path.into(),
+        format: "safetensors",
+        reason,
+        hint: "give the path of a whole safetensors file",
+    };
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| corrupt(error.to_string()))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| corrupt(error.to_string()))?;
     let mut tensors = HashMap::new();

@@ -73,6 +73,7 @@ pub fn load_parquet(path: impl AsRef<Path>) -> Result<DataFrame> {
         path: path.into(),
         format: "Parquet",
         reason: error.to_string(),
+        hint: "give the path of a file written by `save_parquet`",
     };
     ParquetReader::new(std::io::Cursor::new(bytes)).finish().map_err(corrupt)
 }

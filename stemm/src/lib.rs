@@ -30,7 +30,9 @@ mod error;
 mod evaluate;
 mod file;
 pub mod frame;
+mod memory;
 pub mod merge;
+mod moments;
 pub mod network;
 mod notebook;
 mod progress;
@@ -42,6 +44,7 @@ mod workers;
 
 pub use device::{DeviceChoice, device};
 pub use error::{Error, Result};
+pub use evaluate::Evaluation;
 pub use notebook::NotebookDisplay;
 pub use progress::Progress;
 pub use recipe::Recipe;
@@ -61,7 +64,8 @@ pub mod prelude {
     };
     pub use crate::chart::{Bars, Chart, Contours, Heatmap, Lines};
     pub use crate::data::{
-        Augmentation, Dataset, Part, Splits, blobs, cifar10, cifar100, fashion_mnist, image_folder, mnist,
+        Augmentation, Dataset, Part, Splits, blobs, cifar10, cifar100, fashion_mnist, image_folder, image_folder_of,
+        mnist,
     };
     pub use crate::frame::{load_parquet, save_csv, save_parquet};
     pub use crate::merge::{Repair, merge, merge_weighted};
@@ -71,7 +75,7 @@ pub mod prelude {
         LayerNorm, Linear, MaxPool2d, Mode, Model, Network, Params, Relu, Sequence, Tanh,
     };
     pub use crate::train::{Choice, Optimiser, Precision, Schedule, Trainer, Training};
-    pub use crate::{NotebookDisplay, Progress, Recipe, device};
+    pub use crate::{Evaluation, NotebookDisplay, Progress, Recipe, device};
     pub use polars::prelude::{DataFrame, IntoLazy, col, lit};
     pub use tch::{Device, Kind, Tensor};
 }

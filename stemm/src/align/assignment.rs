@@ -245,7 +245,11 @@ impl AssignmentSolver {
 }
 
 fn check_finite(largest: f32) -> Result<()> {
-    if largest.is_finite() { Ok(()) } else { Err(Error::NonFinite { tensor: "the gain matrix".into() }) }
+    if largest.is_finite() {
+        Ok(())
+    } else {
+        Err(Error::NonFinite { tensor: "the gain matrix".into(), hint: crate::error::RETRAIN })
+    }
 }
 
 #[cfg(test)]

@@ -115,9 +115,10 @@ impl Permutations {
     /// `π(θ; P)`: every axis of every tensor re-indexed by its group's permutation; the function stays the same.
     ///
     /// # Errors
-    /// Permutations of another network.
+    /// Permutations or parameters of another network.
     pub fn apply(&self, spec: &PermutationSpec, params: &Params) -> Result<Params> {
         self.check(spec)?;
+        spec.check(params)?;
         let mut axes = spec.axes().iter().chain(spec.buffer_axes());
         params.map(|tensor| self.apply_to_tensor(axes.next().map_or(&[], Vec::as_slice), tensor, None))
     }

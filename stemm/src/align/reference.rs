@@ -131,7 +131,7 @@ fn ste_mm(models: &[Model], data: &crate::data::Dataset, settings: &SteMm) -> Re
     let zeros = || models[0].params.tensors().iter().map(Tensor::zeros_like).collect::<Vec<_>>();
     let mut moments: Vec<[Vec<Tensor>; 2]> = (1..n).map(|_| [zeros(), zeros()]).collect();
     let (mut loss_sum, mut step) = (0.0, 0);
-    for batch in data.batches(settings.batch_size, Order::Shuffled { seed: settings.seed, epoch: 0 })? {
+    for batch in network.batches(data, settings.batch_size, Order::Shuffled { seed: settings.seed, epoch: 0 })? {
         let (x, y) = batch?;
         for model in 1..n {
             let target = weights[model - 1].map(|tensor| Ok(tensor.detach()))?;

@@ -123,6 +123,7 @@ fn read_json(path: &Path) -> Result<Saved> {
         path: path.into(),
         format: "permutations",
         reason: error.to_string(),
+        hint: "give the path of a file written by `Alignment::save`",
     };
     serde_json::from_slice(&bytes).map_err(corrupt)
 }

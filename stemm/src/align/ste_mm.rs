@@ -14,13 +14,13 @@ use rand_chacha::ChaCha8Rng;
 use super::matcher::{Matcher, Report};
 use super::{Aligner, Alignment, Permutations, Record, Solver};
 use crate::data::{Order, Splits};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::evaluate::{Tally, backward, loss_and_accuracy};
-use crate::merge::with_batch_statistics;
+use crate::merge::{REPAIR_SAMPLES, with_batch_statistics};
 use crate::network::{Mode, Model, Params, Pass, check_models};
 use crate::progress::Progress;
 use crate::rng::{Purpose, rng, step_seed};
-use crate::train::{Choice, Optimiser, OptimiserState, Precision, check_classes, check_learning_rate, positive};
+use crate::train::{Choice, Optimiser, OptimiserState, Precision, check_learning_rate, positive};
 use crate::workers::Workers;
 
 /// How the mixture weights `λ` of a step are drawn; they are at least 0 and sum to 1.
@@ -97,7 +97,7 @@ impl Aligner for SteMm {
         positive("batch_size", self.batch_size)?;
         positive("max_sweeps", self.max_sweeps)?;
         check_learning_rate(self.learning_rate)?;
-        check_classes(&models[0].network, &data.train)?;
+        models[0].network.check_splits(data)?;
         let start = Instant::now();
         let network = &models[0].network;
         let spec = network.permutation_spec();
@@ -119,15 +119,18 @@ impl Aligner for SteMm {
         let mut step = 0;
         let mut chosen = Vec::new();
         let mut lowest = f64::INFINITY;
+        // Enough to choose an epoch by; `merge` recomputes statistics on all that it is given.
+        let for_statistics = data.train.sample(REPAIR_SAMPLES, self.seed)?;
         let mut converged = true;
-        let mut task = self
-            .progress
-            .task(format!("STE-MM, {} models", models.len()), self.epochs * data.train.batch_count(self.batch_size));
+        let mut task = self.progress.task(
+            format!("STE-MM, {} models", models.len()),
+            self.epochs.saturating_mul(data.train.batch_count(self.batch_size)),
+        );
         for epoch in 0..self.epochs {
             let epoch_start = Instant::now();
             let mut report = Report::default();
             let mut tally = [Tally::default()];
-            for batch in data.train.batches(self.batch_size, Order::Shuffled { seed: self.seed, epoch })? {
+            for batch in network.batches(&data.train, self.batch_size, Order::Shuffled { seed: self.seed, epoch })? {
                 let (x, y) = batch?;
                 let fits = workers.map(&mut followers, |follower| {
                     let _guard = tch::no_grad_guard();
@@ -149,7 +152,7 @@ impl Aligner for SteMm {
             }
             let midpoint = vec![1.0 / models.len() as f64; models.len()];
             let merged = mixture(reference, &followers, &midpoint)?;
-            let merged = with_batch_statistics(network, &merged, &data.train)?;
+            let merged = with_batch_statistics(network, &merged, &for_statistics)?;
             let (merged_loss, merged_accuracy) = loss_and_accuracy(network, &merged, &data.held_out)?;
             if self.choice == Choice::LastStep || merged_loss < lowest {
                 lowest = merged_loss;
@@ -164,6 +167,13 @@ impl Aligner for SteMm {
                 merged_accuracy: Some(merged_accuracy),
                 seconds: epoch_start.elapsed().as_secs_f64(),
                 ..Record::sweep(epoch + 1, f64::NAN, &report)
+            });
+        }
+        if chosen.is_empty() {
+            let hint = "use a smaller `learning_rate`, or check that the models' own losses are finite";
+            return Err(Error::NonFinite {
+                tensor: "the held-out loss of the merged network in every epoch".into(),
+                hint,
             });
         }
         Ok(Alignment {

@@ -1,7 +1,7 @@
 //! What units do on data: how aligned units of two models correlate, and how much the units of the networks between two
 //! models vary, which falls in deep layers (variance collapse; Jordan et al. 2023) and is what repair restores.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use polars::prelude::DataFrame;
 use tch::{Kind, Tensor};
@@ -9,12 +9,11 @@ use tch::{Kind, Tensor};
 use super::evenly_spaced;
 use super::statistics::mean_and_error;
 use crate::chart::{Chart, Heatmap, Lines, Series};
-use crate::data::{Dataset, Order, Splits};
+use crate::data::{Dataset, Splits};
 use crate::error::{Error, Result};
-use crate::evaluate::EVALUATION_BATCH;
 use crate::frame::{column, frame};
-use crate::merge::{Repair, merge_weighted, moments};
-use crate::network::{Mode, Model, Pass, check_models};
+use crate::merge::{Mixer, REPAIR_SAMPLES, Repair, layer_moments};
+use crate::network::{Memory, Mode, Model, Pass, Seen, check_models};
 use crate::train::positive;
 
 /// Correlations between the units of one layer of two models.
@@ -55,38 +54,93 @@ pub fn unit_correlation(label: &str, layer: &str, models: &[Model], data: &Datas
         requirement: "the name of a linear or convolution layer of the network (`network.frame()` lists them)",
     })?;
     let _guard = tch::no_grad_guard();
-    // Sums over samples of a, b, a², b², a bᵀ.
-    let mut sums: Option<[Tensor; 5]> = None;
-    let mut samples = 0.0;
-    for batch in data.batches(EVALUATION_BATCH, Order::Sequential)? {
+    let mut together = Covariance::default();
+    for batch in first.network.chunks(data, Memory::Forward)? {
         let (x, _) = batch?;
         let outputs = |model: &Model| -> Result<Tensor> {
-            let outputs = RefCell::new(Vec::new());
-            let pass = Pass { outputs: Some(&outputs), ..Pass::new(Mode::Eval) };
+            let (place, found) = (Cell::new(0), RefCell::new(None));
+            let observer = |seen: Seen, tensor: &Tensor| {
+                if seen == Seen::WeightOutput {
+                    if place.get() == position {
+                        *found.borrow_mut() = Some(tensor.f_to_kind(Kind::Double)?);
+                    }
+                    place.set(place.get() + 1);
+                }
+                Ok(())
+            };
+            let pass = Pass { observer: Some(&observer), ..Pass::new(Mode::Eval) };
             let _ = model.network.run(&model.params, &x, &pass)?;
-            let output = outputs.into_inner().swap_remove(position).f_to_kind(Kind::Double)?;
+            let output = found.into_inner().ok_or(Error::Empty { what: format!("layer `{layer}`") })?;
             Ok(output.f_movedim_int(1, 0)?.f_reshape([output.size()[1], -1])?) // [units, samples]
         };
-        let (a, b) = (outputs(first)?, outputs(second)?);
-        samples += a.size()[1] as f64;
-        let sum = |t: &Tensor| t.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
-        let own = [sum(&a)?, sum(&b)?, sum(&a.f_square()?)?, sum(&b.f_square()?)?, a.f_matmul(&b.f_tr()?)?];
-        match &mut sums {
-            None => sums = Some(own),
-            Some(sums) => {
-                for (sum, own) in sums.iter_mut().zip(&own) {
-                    let _ = sum.f_add_(own)?;
-                }
-            }
-        }
+        together.add(&outputs(first)?, &outputs(second)?)?;
     }
-    let [a, b, aa, bb, ab] = sums.ok_or(Error::Empty { what: data.name().to_owned() })?.map(|sum| sum / samples);
-    let covariance = ab.f_sub(&a.f_outer(&b)?)?;
-    let std = |square: &Tensor, mean: &Tensor| square.f_sub(&mean.f_square()?)?.f_clamp_min(0.0)?.f_sqrt();
-    let scale = std(&aa, &a)?.f_outer(&std(&bb, &b)?)?;
-    let matrix = covariance.f_div(&scale.f_clamp_min(1e-12)?)?;
+    let matrix = together.correlation()?.ok_or(Error::Empty { what: data.name().to_owned() })?;
     let (label, layer, data) = (label.to_owned(), layer.to_owned(), data.name().to_owned());
     Ok(UnitCorrelation { label, layer, data, matrix })
+}
+
+/// Running sums of products of deviations from the means, in f64: small deviations beside a large mean survive.
+#[derive(Default)]
+struct Covariance {
+    samples: f64,
+    sums: Option<CoSums>,
+}
+
+/// For two sets of units `a` and `b`.
+struct CoSums {
+    means: [Tensor; 2],
+    /// `Σ (a - ā)²` and `Σ (b - b̄)²`.
+    squares: [Tensor; 2],
+    /// `Σ (a - ā) (b - b̄)ᵀ`.
+    products: Tensor,
+}
+
+impl Covariance {
+    /// Adds samples of both, `[units, samples]` in f64.
+    fn add(&mut self, a: &Tensor, b: &Tensor) -> Result<()> {
+        let count = a.size()[1] as f64;
+        let mean = |t: &Tensor| t.f_mean_dim([1i64].as_slice(), false, Kind::Double);
+        let means = [mean(a)?, mean(b)?];
+        let (da, db) = (a.f_sub(&means[0].f_unsqueeze(1)?)?, b.f_sub(&means[1].f_unsqueeze(1)?)?);
+        let square = |t: &Tensor| t.f_square()?.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
+        let new = CoSums { means, squares: [square(&da)?, square(&db)?], products: da.f_matmul(&db.f_tr()?)? };
+        let total = self.samples + count;
+        self.sums = Some(match self.sums.take() {
+            None => new,
+            Some(own) => {
+                let apart = [new.means[0].f_sub(&own.means[0])?, new.means[1].f_sub(&own.means[1])?];
+                let between = self.samples * count / total;
+                let mean = |i: usize| own.means[i].f_add(&apart[i].f_mul_scalar(count / total)?);
+                let square = |i: usize| {
+                    let sum = own.squares[i].f_add(&new.squares[i])?;
+                    sum.f_add(&apart[i].f_square()?.f_mul_scalar(between)?)
+                };
+                let products = apart[0].f_outer(&apart[1])?.f_mul_scalar(between)?;
+                CoSums {
+                    means: [mean(0)?, mean(1)?],
+                    squares: [square(0)?, square(1)?],
+                    products: own.products.f_add(&new.products)?.f_add(&products)?,
+                }
+            }
+        });
+        self.samples = total;
+        Ok(())
+    }
+
+    /// Pearson's correlation of each pair; 0 where one of the two never varies.
+    fn correlation(&self) -> Result<Option<Tensor>> {
+        let Some(CoSums { means, squares, products }) = &self.sums else { return Ok(None) };
+        // What is left of a constant are rounding errors.
+        let std = |i: usize| -> Result<Tensor> {
+            let rounding = means[i].f_abs()?.f_mul_scalar(1e-12 * self.samples.sqrt())?;
+            let std = squares[i].f_sqrt()?;
+            Ok(std.f_where_self(&std.f_gt_tensor(&rounding)?, &std.f_zeros_like()?)?)
+        };
+        let scale = std(0)?.f_outer(&std(1)?)?;
+        let correlation = products.f_div(&scale)?.f_clamp(-1.0, 1.0)?;
+        Ok(Some(correlation.f_where_self(&scale.f_gt(0.0)?, &scale.f_zeros_like()?)?))
+    }
 }
 
 /// The two models that there must be.
@@ -176,8 +230,8 @@ pub struct Collapse {
     pub ratios: Vec<Vec<f64>>,
 }
 
-/// The standard deviation of each hidden unit along the line between two models, against the mean of the ends', on the
-/// training data.
+/// The standard deviation of each hidden unit along the line between two models, against the mean of the ends', on at most
+/// 5,000 samples of the training data, drawn at random.
 ///
 /// # Errors
 /// Another number of models than two, models of different networks, fewer than two points.
@@ -188,9 +242,10 @@ pub fn variance_collapse(
     points: usize,
     data: &Splits,
 ) -> Result<Collapse> {
-    let [first, last] = exactly_two("variance collapse", models)?;
+    let [first, _] = exactly_two("variance collapse", models)?;
     positive("points", points.saturating_sub(1))?;
     let network = &first.network;
+    network.check_splits(data)?;
     let hidden: Vec<(usize, String)> = network
         .weight_layers()?
         .into_iter()
@@ -198,19 +253,14 @@ pub fn variance_collapse(
         .filter(|(_, layer)| layer.hidden)
         .map(|(position, layer)| (position, layer.name))
         .collect();
-    let own = |model: &Model| moments(network, &model.params, &data.train);
-    let (start, end) = (own(first)?, own(last)?);
+    let train = data.train.sample(REPAIR_SAMPLES, 0)?;
+    let mixer = Mixer::new("variance collapse", models, repair, train.clone())?;
+    // Every place is treated alike, the ends too.
+    let at = |t: f64| layer_moments(network, &mixer.at(&[1.0 - t, t])?.params, &train);
+    let (start, end) = (at(0.0)?, at(1.0)?);
     let places: Vec<f64> = evenly_spaced(0.0, 1.0, points).collect();
     let ratios = places.iter().map(|&t| {
-        let between;
-        let here = match t {
-            0.0 => &start,
-            1.0 => &end,
-            _ => {
-                between = own(&merge_weighted(models, &[1.0 - t, t], repair, &data.train)?)?;
-                &between
-            }
-        };
+        let here = at(t)?;
         let ratio = |(position, _): &(usize, String)| -> Result<f64> {
             let ends = start[*position].std.f_mul_scalar(1.0 - t)?.f_add(&end[*position].std.f_mul_scalar(t)?)?;
             // Units that are dead at both ends have no ratio.

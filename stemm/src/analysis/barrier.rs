@@ -9,11 +9,11 @@ use super::evenly_spaced;
 use crate::chart::{Chart, Heatmap, Lines, Series};
 use crate::data::{Dataset, Part, Splits};
 use crate::error::{Error, Result};
-use crate::evaluate::loss_and_accuracy;
+use crate::evaluate::{by_loss, highest, loss_and_accuracy};
 use crate::frame::{column, frame};
-use crate::merge::{Repair, merge_weighted};
+use crate::merge::{Mixer, REPAIR_SAMPLES, Repair};
 use crate::network::{Model, check_models};
-use crate::progress::{Progress, Task};
+use crate::progress::Progress;
 
 /// Loss and accuracy at one place of a path.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,7 +38,7 @@ pub struct Curve {
 }
 
 impl Curve {
-    /// The most that the loss rises above the line between the ends, in nats; 0 if it never does.
+    /// The most that the loss rises above the line between the ends, in nats; 0 if it never does, NaN if a loss is NaN.
     pub fn loss_barrier(&self) -> f64 {
         self.highest(|point| point.loss)
     }
@@ -50,7 +50,7 @@ impl Curve {
 
     /// Git Re-Basin's form of the loss barrier: the highest loss less the mean of the ends, in nats.
     pub fn loss_barrier_above_mean(&self) -> f64 {
-        let highest = self.points.iter().map(|point| point.loss).fold(f64::NEG_INFINITY, f64::max);
+        let highest = highest(self.points.iter().map(|point| point.loss));
         let (first, last) = self.ends();
         highest - (first.loss + last.loss) / 2.0
     }
@@ -62,12 +62,12 @@ impl Curve {
 
     /// The place of the loss barrier.
     pub fn barrier_position(&self) -> f64 {
-        let highest = self.above_ends(|point| point.loss).max_by(|a, b| a.1.total_cmp(&b.1));
+        let highest = self.above_ends(|point| point.loss).max_by(|a, b| by_loss(a.1, b.1));
         highest.map_or(0.0, |(t, _)| t)
     }
 
     fn highest(&self, value: fn(&Point) -> f64) -> f64 {
-        self.above_ends(value).map(|(_, above)| above).fold(f64::NEG_INFINITY, f64::max)
+        highest(self.above_ends(value).map(|(_, above)| above))
     }
 
     /// At each place, how far a value is above the line between the ends.
@@ -89,7 +89,7 @@ pub struct Barriers {
     pub label: String,
     /// Name of the data set.
     pub data: String,
-    /// What was done to the statistics between the ends.
+    /// What was done to the statistics at every place, the ends among them.
     pub repair: Repair,
     /// Number of models.
     pub models: usize,
@@ -115,15 +115,27 @@ pub struct Interpolation {
     pub points: usize,
     /// The data on which loss and accuracy are taken.
     pub part: Part,
-    /// How the statistics of the networks between the ends are set right, with the training data.
+    /// How the statistics of the networks on the line are set right, the ends' as all others, with the training data.
     pub repair: Repair,
+    /// Samples of the training data that set statistics right, at most: drawn at random, the same ones at every place. The
+    /// cost is a pass over them at each place (`Repair::Variance`: one for each layer).
+    pub repair_samples: usize,
+    /// Seed of these samples.
+    pub seed: u64,
     /// Where progress is shown.
     pub progress: Progress,
 }
 
 impl Default for Interpolation {
     fn default() -> Self {
-        Interpolation { points: 25, part: Part::default(), repair: Repair::default(), progress: Progress::default() }
+        Interpolation {
+            points: 25,
+            part: Part::default(),
+            repair: Repair::default(),
+            repair_samples: REPAIR_SAMPLES,
+            seed: 0,
+            progress: Progress::default(),
+        }
     }
 }
 
@@ -151,17 +163,29 @@ impl Interpolation {
             let requirement = "at least 2: the ends of the path";
             return Err(Error::Setting { setting: "points", value: self.points.to_string(), requirement });
         }
+        models[0].network.check_splits(data)?;
         let n = models.len();
-        let ends: Vec<Point> =
-            models.iter().map(|model| point(model, 0.0, data.part(self.part))).collect::<Result<_>>()?;
+        let samples = data.train.sample(self.repair_samples, self.seed)?;
+        let mixer = Mixer::new("a barrier", models, self.repair, samples)?;
         let pairs: Vec<(usize, usize)> = super::pairs(n).collect();
-        let mut task = self.progress.task(format!("barriers {label}"), pairs.len() * (self.points - 2));
+        let total = pairs.len().saturating_mul(self.points - 2).saturating_add(n);
+        let mut task = self.progress.task(format!("barriers {label}"), total);
+        // The place at a share `t` of the way from one model to another.
+        let mut place = |from: usize, to: usize, t: f64| {
+            let mut weights = vec![0.0; n];
+            weights[from] += 1.0 - t;
+            weights[to] += t;
+            let point = point(&mixer.at(&weights)?, t, data.part(self.part))?;
+            task.step(|| format!("loss {:.4}", point.loss));
+            Ok::<Point, Error>(point)
+        };
+        let ends: Vec<Point> = (0..n).map(|model| place(model, model, 0.0)).collect::<Result<_>>()?;
         let curves = pairs
             .into_iter()
             .map(|(from, to)| {
-                let inner = self.inner_points(&[models[from].clone(), models[to].clone()], data, &mut task)?;
+                let inner = evenly_spaced(0.0, 1.0, self.points).filter(|&t| t > 0.0 && t < 1.0);
                 let mut points = vec![ends[from]];
-                points.extend(inner);
+                points.extend(inner.map(|t| place(from, to, t)).collect::<Result<Vec<_>>>()?);
                 points.push(Point { t: 1.0, ..ends[to] });
                 Ok(Curve { from, to, points })
             })
@@ -174,18 +198,6 @@ impl Interpolation {
             models: n,
             curves,
         })
-    }
-
-    fn inner_points(&self, pair: &[Model; 2], data: &Splits, task: &mut Task) -> Result<Vec<Point>> {
-        evenly_spaced(0.0, 1.0, self.points)
-            .filter(|&t| t > 0.0 && t < 1.0)
-            .map(|t| {
-                let model = merge_weighted(pair, &[1.0 - t, t], self.repair, &data.train)?;
-                let point = point(&model, t, data.part(self.part))?;
-                task.step(|| format!("loss {:.4}", point.loss));
-                Ok(point)
-            })
-            .collect()
     }
 }
 
@@ -224,6 +236,7 @@ impl Barriers {
         frame([
             column("label", rows.iter().map(|_| self.label.as_str())),
             column("data_set", rows.iter().map(|_| self.data.as_str())),
+            column("repair", rows.iter().map(|_| self.repair.to_string())),
             column("from", rows.iter().map(|(curve, _)| curve.from as u64)),
             column("to", rows.iter().map(|(curve, _)| curve.to as u64)),
             column("t", rows.iter().map(|(_, point)| point.t)),

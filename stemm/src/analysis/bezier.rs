@@ -8,11 +8,11 @@ use super::{Barriers, Curve, Point, evenly_spaced};
 use crate::data::{Order, Part, Splits};
 use crate::error::{Error, Result};
 use crate::evaluate::{Tally, backward, loss_and_accuracy};
-use crate::merge::{Repair, merge_weighted};
+use crate::merge::{Mixer, REPAIR_SAMPLES, Repair};
 use crate::network::{Mode, Model, Params, Pass, check_models};
 use crate::progress::Progress;
 use crate::rng::{Purpose, rng, step_seed};
-use crate::train::{Optimiser, OptimiserState, check_classes, check_learning_rate, positive};
+use crate::train::{Optimiser, OptimiserState, check_learning_rate, positive};
 
 /// Settings of the curve.
 ///
@@ -37,9 +37,12 @@ pub struct Bezier {
     pub points: usize,
     /// The data on which loss and accuracy are taken.
     pub part: Part,
-    /// How the statistics of the networks on the curve are set right, with the training data.
+    /// How the statistics of the networks on the curve are set right, the ends' as all others, with the training data.
     pub repair: Repair,
-    /// Seed of the places and of the order of samples.
+    /// Samples of the training data that set statistics right, at most: drawn at random, the same ones at every place. The
+    /// cost is a pass over them at each place (`Repair::Variance`: one for each layer).
+    pub repair_samples: usize,
+    /// Seed of the places, of the order of samples and of the samples for repair.
     pub seed: u64,
     /// Where progress is shown.
     pub progress: Progress,
@@ -54,6 +57,7 @@ impl Default for Bezier {
             points: 25,
             part: Part::default(),
             repair: Repair::default(),
+            repair_samples: REPAIR_SAMPLES,
             seed: 0,
             progress: Progress::default(),
         }
@@ -70,7 +74,7 @@ impl Bezier {
         positive("epochs", self.epochs)?;
         positive("batch_size", self.batch_size)?;
         check_learning_rate(self.learning_rate)?;
-        check_classes(&models[0].network, &data.train)?;
+        models[0].network.check_splits(data)?;
         let [first, last] = models else {
             let requirement = "exactly two: a curve has two ends";
             return Err(Error::Setting { setting: "models", value: models.len().to_string(), requirement });
@@ -83,12 +87,12 @@ impl Bezier {
         let control = mixture(&[&first.params, &last.params], &[0.5, 0.5])?;
         let mut optimiser = OptimiserState::new(Optimiser::Adam, &control)?;
         let mut rng = rng(self.seed, Purpose::Curve);
-        let steps = self.epochs * data.train.batch_count(self.batch_size);
+        let steps = self.epochs.saturating_mul(data.train.batch_count(self.batch_size));
         let mut task = self.progress.task(format!("curve {label}"), steps);
         let mut step = 0;
         for epoch in 0..self.epochs {
             let mut tally = [Tally::default()];
-            for batch in data.train.batches(self.batch_size, Order::Shuffled { seed: self.seed, epoch })? {
+            for batch in network.batches(&data.train, self.batch_size, Order::Shuffled { seed: self.seed, epoch })? {
                 let (x, y) = batch?;
                 let [a, c, b] = weights(rng.random());
                 let place =
@@ -103,12 +107,10 @@ impl Bezier {
         }
         let control = Model { network: network.clone(), params: control };
         let sets = [first.clone(), control, last.clone()];
+        let samples = data.train.sample(self.repair_samples, self.seed)?;
+        let mixer = Mixer::new("a curve", &sets, self.repair, samples)?;
         let points = evenly_spaced(0.0, 1.0, self.points).map(|t| {
-            let model = match t {
-                0.0 => first.clone(),
-                1.0 => last.clone(),
-                _ => merge_weighted(&sets, &weights(t), self.repair, &data.train)?,
-            };
+            let model = mixer.at(&weights(t))?;
             let (loss, accuracy) = loss_and_accuracy(network, &model.params, data.part(self.part))?;
             Ok(Point { t, loss, accuracy })
         });

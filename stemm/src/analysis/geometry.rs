@@ -1,13 +1,15 @@
 //! Where models lie: distances and cosines before and after alignment.
 
+use polars::prelude::DataFrame;
+use tch::{Kind, Tensor};
+
 use super::pairs;
 use super::statistics::mean_and_error;
 use crate::align::Alignment;
 use crate::chart::{Bars, Chart};
 use crate::error::Result;
 use crate::frame::{column, frame};
-use crate::network::{Model, check_models, dot};
-use polars::prelude::DataFrame;
+use crate::network::{Model, check_models, dot, squared_distance};
 
 /// l2 distance and cosine of one tensor of a pair of models.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,7 +22,7 @@ pub struct TensorGeometry {
     pub tensor: String,
     /// `|a - b|` before and after alignment.
     pub distance: [f64; 2],
-    /// `<a, b> / (|a| |b|)` before and after alignment.
+    /// `<a, b> / (|a| |b|)` before and after alignment; NaN where a tensor is zero.
     pub cosine: [f64; 2],
 }
 
@@ -55,23 +57,47 @@ pub fn geometry(models: &[Model], alignment: &Alignment) -> Result<Geometry> {
     let names: Vec<String> = models[0].params.iter().map(|(name, _)| name.to_owned()).collect();
     let mut rows = Vec::new();
     for (from, to) in pairs(models.len()) {
-        // <a, a>, <a, b>, <b, b> of each tensor, before and after.
-        let products = [models, &aligned].map(|set| {
+        let [before, after] = [models, &aligned].map(|set| {
             let tensors = set[from].params.tensors().iter().zip(set[to].params.tensors());
-            tensors.map(|(a, b)| Ok([dot(a, a)?, dot(a, b)?, dot(b, b)?])).collect::<Result<Vec<_>>>()
+            tensors.map(|(a, b)| Sums::of(a, b)).collect::<Result<Vec<_>>>()
         });
-        let [before, after] = products;
         let (before, after) = (before?, after?);
-        let whole = |all: &[[f64; 3]]| all.iter().fold([0.0; 3], |sum, own| [0, 1, 2].map(|i: usize| sum[i] + own[i]));
-        let each = before.iter().zip(&after).map(|(b, a)| [*b, *a]).chain([[whole(&before), whole(&after)]]);
-        let named = names[..before.len()].iter().map(String::as_str).chain(["all"]);
-        for (tensor, products) in named.zip(each) {
-            let distance = products.map(|[aa, ab, bb]| (aa - 2.0 * ab + bb).max(0.0).sqrt());
-            let cosine = products.map(|[aa, ab, bb]| ab / (aa * bb).sqrt());
+        let whole = [Sums::total(&before), Sums::total(&after)];
+        let each = before.into_iter().zip(after).map(|(before, after)| [before, after]);
+        let named = names[..models[0].params.tensors().len()].iter().map(String::as_str).chain(["all"]);
+        for (tensor, sums) in named.zip(each.chain([whole])) {
+            let (distance, cosine) = (sums.map(|own| own.distance.sqrt()), sums.map(|own| own.cosine()));
             rows.push(TensorGeometry { from, to, tensor: tensor.to_owned(), distance, cosine });
         }
     }
     Ok(Geometry { method: alignment.method.clone(), rows })
+}
+
+/// Sums over the values of two tensors: `<a, a>`, `<a, b>`, `<b, b>` and `|a - b|²`.
+#[derive(Clone, Copy, Default)]
+struct Sums {
+    products: [f64; 3],
+    distance: f64,
+}
+
+impl Sums {
+    fn of(a: &Tensor, b: &Tensor) -> Result<Sums> {
+        let (a, b) = (a.f_to_kind(Kind::Double)?, b.f_to_kind(Kind::Double)?);
+        Ok(Sums { products: [dot(&a, &a)?, dot(&a, &b)?, dot(&b, &b)?], distance: squared_distance(&a, &b)? })
+    }
+
+    fn total(all: &[Sums]) -> Sums {
+        all.iter().fold(Sums::default(), |sum, own| Sums {
+            products: [0, 1, 2].map(|i: usize| sum.products[i] + own.products[i]),
+            distance: sum.distance + own.distance,
+        })
+    }
+
+    /// Rounding must not take it beyond 1; of a vector of length 0 there is none.
+    fn cosine(&self) -> f64 {
+        let [aa, ab, bb] = self.products;
+        (ab / (aa.sqrt() * bb.sqrt())).clamp(-1.0, 1.0)
+    }
 }
 
 impl Geometry {

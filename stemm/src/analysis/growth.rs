@@ -1,4 +1,7 @@
-//! The merged model against the number of models: the paper's central figure, with repeats over subsets.
+//! The merged model against the number of models: the paper's central figure, with repeats over groups of models.
+//!
+//! The groups of one size have no model in common, so that their spread is that of independent merges; groups of different
+//! sizes share models. Overlapping groups would look alike, and their spread would say nothing about other models.
 
 use polars::prelude::DataFrame;
 use rand::seq::SliceRandom;
@@ -24,17 +27,18 @@ use crate::train::positive;
 /// let network = Network::mlp(&[16, 8, 4])?;
 /// let models = (0..3).map(|seed| Model::new(network.clone(), network.init(seed, Device::Cpu)?));
 /// let models = models.collect::<stemm::Result<Vec<_>>>()?;
-/// let growth = MergeGrowth { repeats: 2, ..MergeGrowth::default() }.run(&models, &[&WeightMatching::default()], &data)?;
-/// assert_eq!(growth.frame().height(), 2 * 2 * 3); // 2 and 3 models, 2 repeats; naive, weight matching, ensemble
+/// let growth = MergeGrowth::default().run(&models, &[&WeightMatching::default()], &data)?;
+/// assert_eq!(growth.frame().height(), 2 * 3); // one group of 2 and one of 3 models; naive, weight matching, ensemble
 /// # Ok::<(), stemm::Error>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct MergeGrowth {
-    /// Random subsets of the models for each number; each method gets the same.
-    pub repeats: usize,
+    /// Groups of models for each number, at most: there are as many as the models make without sharing one, four pairs and
+    /// two groups of three of eight models, say. Each method gets the same.
+    pub groups: usize,
     /// The sharpness of each merge on the test data, if it is wanted.
     pub sharpness: Option<Hutchinson>,
-    /// Seed of the subsets.
+    /// Seed of the groups.
     pub seed: u64,
     /// Where progress is shown.
     pub progress: Progress,
@@ -42,11 +46,11 @@ pub struct MergeGrowth {
 
 impl Default for MergeGrowth {
     fn default() -> Self {
-        MergeGrowth { repeats: 3, sharpness: None, seed: 0, progress: Progress::default() }
+        MergeGrowth { groups: usize::MAX, sharpness: None, seed: 0, progress: Progress::default() }
     }
 }
 
-/// The method of the rows without a merge; there is one a subset.
+/// The method of the rows without a merge; there is one a group.
 const ENSEMBLE: &str = "ensemble";
 
 /// One merge.
@@ -56,8 +60,8 @@ pub struct GrowthRow {
     pub method: String,
     /// Number of models.
     pub n_models: usize,
-    /// Which subset.
-    pub repeat: usize,
+    /// Which of the groups of this size.
+    pub group: usize,
     /// Test loss, in nats.
     pub test_loss: f64,
     /// Test accuracy.
@@ -71,35 +75,37 @@ pub struct GrowthRow {
 /// Merges of 2, 3, ... models.
 #[derive(Clone, Debug)]
 pub struct Growth {
-    /// One row a method, number and repeat.
+    /// One row a method, number and group.
     pub rows: Vec<GrowthRow>,
 }
 
 impl MergeGrowth {
-    /// Merges random subsets of 2, 3, ... all models: unaligned, by each aligner, and as an ensemble.
+    /// Merges random groups of 2, 3, ... all models: unaligned, by each aligner, and as an ensemble.
     ///
     /// # Errors
-    /// Fewer than two models, no repeats, and whatever the aligners report.
+    /// Fewer than two models, no groups, and whatever the aligners report.
     pub fn run(&self, models: &[Model], aligners: &[&dyn Aligner], data: &Splits) -> Result<Growth> {
         check_models("growth with the number of models", models, 2)?;
-        positive("repeats", self.repeats)?;
+        positive("groups", self.groups)?;
+        models[0].network.check_splits(data)?;
         let mut rng = rng(self.seed, Purpose::Landscape);
-        let mut task = self.progress.task("merges", (models.len() - 1) * self.repeats * (aligners.len() + 2));
+        let groups = |n_models: usize| self.groups.min(models.len() / n_models);
+        let merges = (2..=models.len()).map(groups).sum::<usize>() * (aligners.len() + 2);
+        let mut task = self.progress.task("merges", merges);
         let own: Vec<f64> = models
             .iter()
             .map(|model| Ok(loss_and_accuracy(&model.network, &model.params, &data.test)?.0))
             .collect::<Result<_>>()?;
         let mut rows = Vec::new();
         for n_models in 2..=models.len() {
-            for repeat in 0..self.repeats {
-                let mut order: Vec<usize> = (0..models.len()).collect();
-                order.shuffle(&mut rng);
-                order.truncate(n_models);
+            let mut order: Vec<usize> = (0..models.len()).collect();
+            order.shuffle(&mut rng);
+            for (group, order) in order.chunks_exact(n_models).take(self.groups).enumerate() {
                 let subset: Vec<Model> = order.iter().map(|&model| models[model].clone()).collect();
                 let models_loss = order.iter().map(|&model| own[model]).sum::<f64>() / n_models as f64;
                 let row = |method: &str, (test_loss, test_accuracy): (f64, f64), trace| {
                     let method = method.to_owned();
-                    GrowthRow { method, n_models, repeat, test_loss, test_accuracy, models_loss, trace }
+                    GrowthRow { method, n_models, group, test_loss, test_accuracy, models_loss, trace }
                 };
                 for aligner in std::iter::once(None).chain(aligners.iter().map(Some)) {
                     let alignment = match aligner {
@@ -124,13 +130,13 @@ impl MergeGrowth {
 }
 
 impl Growth {
-    /// One row a method, number of models and repeat.
+    /// One row a method, number of models and group.
     pub fn frame(&self) -> DataFrame {
         let rows = &self.rows;
         frame([
             column("method", rows.iter().map(|row| row.method.as_str())),
             column("n_models", rows.iter().map(|row| row.n_models as u64)),
-            column("repeat", rows.iter().map(|row| row.repeat as u64)),
+            column("group", rows.iter().map(|row| row.group as u64)),
             column("test_loss_nats", rows.iter().map(|row| row.test_loss)),
             column("test_accuracy", rows.iter().map(|row| row.test_accuracy)),
             column("models_loss_nats", rows.iter().map(|row| row.models_loss)),
@@ -139,7 +145,7 @@ impl Growth {
         ])
     }
 
-    /// Test loss against the number of models: mean over the repeats, with 95 % confidence bands.
+    /// Test loss against the number of models: mean over the groups, with 95 % confidence bands where there are several.
     pub fn chart(&self) -> Chart {
         let models =
             self.series("mean of the models", |row| Some(row.models_loss), |row| row.method == ENSEMBLE).dashed();
@@ -151,7 +157,8 @@ impl Growth {
         Lines::new(title, "models", "test loss (nats)").series(series.chain([models])).log_y().into()
     }
 
-    /// The sharpness of the merges against the number of models, with 95 % confidence bands; empty unless it was wanted.
+    /// The sharpness of the merges against the number of models, with 95 % confidence bands where there are several groups;
+    /// empty unless it was wanted.
     pub fn sharpness_chart(&self) -> Chart {
         let measured = |method: &String| self.rows.iter().any(|row| row.method == *method && row.trace.is_some());
         let series = self
@@ -181,8 +188,9 @@ impl Growth {
             let own = self.rows.iter().filter(|row| row.n_models == n && wanted(row));
             let values: Vec<f64> = own.filter_map(value).collect();
             let (mean, error) = mean_and_error(&values);
-            let half = if error.is_finite() { quantile(values.len()) * error } else { 0.0 };
+            let half = quantile(values.len()) * error;
             points.push((n as f64, mean));
+            // A single group has no error that could be known: NaN, which charts leave out.
             band.push((mean - half, mean + half));
         }
         Series::new(name, points).band(band)
@@ -215,13 +223,13 @@ mod tests {
         let network = crate::network::Network::mlp(&[16, 12, 4])?;
         let trainer = Trainer { epochs: 4, batch_size: 64, ..Trainer::default() };
         let models = trainer.train(&network, &data, &[0, 1, 2])?.models;
-        let settings = MergeGrowth { repeats: 3, sharpness: Some(Hutchinson::default()), ..MergeGrowth::default() };
+        let settings = MergeGrowth { sharpness: Some(Hutchinson::default()), ..MergeGrowth::default() };
         let growth = settings.run(&models, &[&WeightMatching::default()], &data)?;
-        assert_eq!(growth.rows.len(), 2 * 3 * 3);
+        assert_eq!(growth.rows.len(), 2 * 3); // one group of two, and one of three
         let loss = |model: &Model| Ok::<_, crate::Error>(loss_and_accuracy(&network, &model.params, &data.test)?.0);
         let rows =
             |method: &'static str, n| growth.rows.iter().filter(move |row| row.method == method && row.n_models == n);
-        // All three models: each repeat is the same set, in another order.
+        // All three models.
         let close = |found: f64, expected: f64| assert!((found - expected).abs() < 1e-5, "{found}, {expected}");
         let own: Vec<f64> = models.iter().map(loss).collect::<Result<_>>()?;
         let whole = loss(&merge(&models, &data.train)?)?;

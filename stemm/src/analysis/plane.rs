@@ -13,10 +13,10 @@ use crate::data::{Part, Splits};
 use crate::error::{Error, Result};
 use crate::evaluate::loss_and_accuracy;
 use crate::frame::{column, frame};
-use crate::merge::{Repair, merge_weighted};
+use crate::merge::{Mixer, REPAIR_SAMPLES, Repair};
 use crate::network::{Model, Params, check_models};
 use crate::progress::Progress;
-use crate::rng::{Purpose, rng};
+use crate::rng::{Purpose, normal, rng};
 
 /// Settings of a plane.
 ///
@@ -40,11 +40,14 @@ pub struct Plane {
     pub radius: f64,
     /// The data on which loss and accuracy are taken.
     pub part: Part,
-    /// At most so many of their samples: the cost is points² passes over them.
+    /// At most so many of their samples, drawn at random: the cost is points² passes over them.
     pub samples: usize,
     /// How the statistics of the networks are set right, with the training data.
     pub repair: Repair,
-    /// Seed of random directions.
+    /// Samples of the training data that set statistics right, at most: drawn at random, the same ones at every place. The
+    /// cost is points² passes over them (`Repair::Variance`: one for each layer).
+    pub repair_samples: usize,
+    /// Seed of random directions and of the samples.
     pub seed: u64,
     /// Where progress is shown.
     pub progress: Progress,
@@ -59,6 +62,7 @@ impl Default for Plane {
             part: Part::default(),
             samples: 2_000,
             repair: Repair::default(),
+            repair_samples: REPAIR_SAMPLES,
             seed: 0,
             progress: Progress::default(),
         }
@@ -128,7 +132,13 @@ impl Plane {
             evenly_spaced(low - margin, high + margin, self.points).collect()
         };
         landscape.axis = [axis(|place| place.0), axis(|place| place.1)];
-        self.fill(landscape, &models[0], data)
+        // θ_0 + x u + y v in terms of the models, so that each has its own statistics where it lies.
+        let weights = |x: f64, y: f64| {
+            let third = y / height;
+            let second = (x - shift * third) / width;
+            vec![1.0 - second - third, second, third]
+        };
+        self.fill(landscape, &models[..3], data, &|mixer, x, y| mixer.at(&weights(x, y)))
     }
 
     /// The plane around a model along two random directions with the lengths of its filters.
@@ -150,7 +160,14 @@ impl Plane {
             axes: ["first direction (filter lengths)", "second direction"],
             ..self.empty(&model.params, directions)?
         };
-        self.fill(landscape, model, data)
+        let [u, v] = [0, 1].map(|axis: usize| landscape.directions[axis].clone());
+        let origin = landscape.origin.clone();
+        // Everywhere the model's own statistics, or those that repair gives.
+        let place = |mixer: &Mixer, x: f64, y: f64| -> Result<Model> {
+            let moved = Params::weighted_sum(&[&origin, &u, &v], &[1.0, x, y])?;
+            mixer.set_right(model.params.with(moved.tensors().iter().map(Tensor::shallow_clone).collect()), &[1.0])
+        };
+        self.fill(landscape, std::slice::from_ref(model), data, &place)
     }
 
     fn check(&self) -> Result<()> {
@@ -183,20 +200,23 @@ impl Plane {
         })
     }
 
-    fn fill(&self, mut landscape: Landscape, model: &Model, data: &Splits) -> Result<Landscape> {
-        let network = &model.network;
-        let part = data.part(self.part).take(self.samples)?;
-        let moved = |direction: &Params| -> Result<Model> {
-            let sum = Params::weighted_sum(&[&landscape.origin, direction], &[1.0, 1.0])?;
-            let params = model.params.with(sum.tensors().iter().map(Tensor::shallow_clone).collect());
-            Ok(Model { network: network.clone(), params })
-        };
-        // θ_0 + x u + y v = (1 - x - y) θ_0 + x (θ_0 + u) + y (θ_0 + v): a mixture of three, so repair works as for merges.
-        let corners = [model.clone(), moved(&landscape.directions[0])?, moved(&landscape.directions[1])?];
-        let mut task = self.progress.task(format!("plane {}", landscape.label), self.points * self.points);
+    /// Evaluates every place, which `at` finds for the mixer of `models`.
+    fn fill(
+        &self,
+        mut landscape: Landscape,
+        models: &[Model],
+        data: &Splits,
+        at: &dyn Fn(&Mixer, f64, f64) -> Result<Model>,
+    ) -> Result<Landscape> {
+        let network = &models[0].network;
+        network.check_splits(data)?;
+        let part = data.part(self.part).sample(self.samples, self.seed)?;
+        let mixer = Mixer::new("a plane", models, self.repair, data.train.sample(self.repair_samples, self.seed)?)?;
+        let places = self.points.saturating_mul(self.points);
+        let mut task = self.progress.task(format!("plane {}", landscape.label), places);
         for &y in &landscape.axis[1] {
             for &x in &landscape.axis[0] {
-                let own = merge_weighted(&corners, &[1.0 - x - y, x, y], self.repair, &data.train)?;
+                let own = at(&mixer, x, y)?;
                 let (loss, accuracy) = loss_and_accuracy(network, &own.params, &part)?;
                 landscape.losses.push(loss);
                 landscape.accuracies.push(accuracy);
@@ -218,13 +238,7 @@ fn filter_normalised(rng: &mut impl rand::Rng, tensor: &Tensor) -> Result<Tensor
     if tensor.dim() < 2 {
         return Ok(tensor.f_zeros_like()?);
     }
-    // Box and Muller's transform of two uniforms.
-    let mut uniform = || -> Result<Tensor> {
-        let values: Vec<f64> = (0..tensor.numel()).map(|_| 1.0 - rand::RngExt::random::<f64>(rng)).collect();
-        Ok(Tensor::f_from_slice(&values)?.f_view(tensor.size().as_slice())?)
-    };
-    let radius = uniform()?.f_log()?.f_mul_scalar(-2.0)?.f_sqrt()?;
-    let normal = radius.f_mul(&uniform()?.f_mul_scalar(std::f64::consts::TAU)?.f_cos()?)?;
+    let normal = normal(&tensor.size(), rng)?;
     let normal = normal.f_to_kind(tensor.kind())?.f_to_device(tensor.device())?;
     let length = |values: &Tensor| -> Result<Tensor> {
         let mut shape = vec![1; tensor.dim()];
@@ -242,6 +256,7 @@ impl Landscape {
     /// A model of another network.
     pub fn project(&self, model: &Model) -> Result<(f64, f64)> {
         let _guard = tch::no_grad_guard();
+        self.origin.check_same(&model.params)?;
         let from_origin = difference(&model.params, &self.origin)?;
         let [u, v] = &self.directions;
         // Random directions are nearly, not exactly, orthogonal: the normal equations of least squares.
@@ -268,6 +283,7 @@ impl Landscape {
             column("label", (0..rows).map(|_| self.label.as_str())),
             column("data_set", (0..rows).map(|_| self.data.0.as_str())),
             column("samples", (0..rows).map(|_| self.data.1 as u64)),
+            column("repair", (0..rows).map(|_| self.repair.to_string())),
             column("x", (0..rows).map(|row| self.axis[0][row % columns])),
             column("y", (0..rows).map(|row| self.axis[1][row / columns])),
             column("loss_nats", self.losses.iter().copied()),

@@ -9,9 +9,9 @@ use crate::align::Mixing;
 use crate::chart::{Chart, Contours, Lines, Series};
 use crate::data::{Dataset, Part, Splits};
 use crate::error::{Error, Result};
-use crate::evaluate::{ensemble_loss_and_accuracy, loss_and_accuracy};
+use crate::evaluate::{by_loss, ensemble_loss_and_accuracy, loss_and_accuracy};
 use crate::frame::{column, frame};
-use crate::merge::{Repair, merge_weighted};
+use crate::merge::{Mixer, REPAIR_SAMPLES, Repair};
 use crate::network::{Model, Params, check_models};
 use crate::progress::{Progress, Task};
 use crate::rng::{Purpose, rng};
@@ -56,9 +56,12 @@ pub struct Simplex {
     pub steps: usize,
     /// The data on which loss and accuracy are taken.
     pub part: Part,
-    /// How the statistics of the mixtures are set right, with the training data.
+    /// How the statistics of the mixtures are set right, the models' own as all others, with the training data.
     pub repair: Repair,
-    /// Seed of the mixtures.
+    /// Samples of the training data that set statistics right, at most: drawn at random, the same ones at every place. The
+    /// cost is a pass over them at each place (`Repair::Variance`: one for each layer).
+    pub repair_samples: usize,
+    /// Seed of the mixtures and of these samples.
     pub seed: u64,
     /// Where progress is shown.
     pub progress: Progress,
@@ -71,6 +74,7 @@ impl Default for Simplex {
             steps: 12,
             part: Part::default(),
             repair: Repair::default(),
+            repair_samples: REPAIR_SAMPLES,
             seed: 0,
             progress: Progress::default(),
         }
@@ -104,7 +108,7 @@ pub struct SimplexLosses {
     pub label: String,
     /// Name of the data set.
     pub data: String,
-    /// What was done to the statistics of the mixtures.
+    /// What was done to the statistics at every place, the models' own among them.
     pub repair: Repair,
     /// The models' own losses, in nats.
     pub ends: Vec<f64>,
@@ -121,6 +125,8 @@ pub struct Ternary {
     pub label: String,
     /// Name of the data set.
     pub data: String,
+    /// What was done to the statistics at every place.
+    pub repair: Repair,
     /// Rows by the weight of the third model from 0 to 1, each by that of the second from 0 to what is left.
     pub rows: Vec<Vec<Mixture>>,
 }
@@ -133,21 +139,17 @@ impl Simplex {
     pub fn losses(&self, label: &str, models: &[Model], data: &Splits) -> Result<SimplexLosses> {
         check_models("a simplex", models, 2)?;
         crate::train::positive("samples", self.samples)?;
-        let ends = self.ends(models, data)?;
-        let mut task = self.progress.task(format!("simplex {label}"), self.samples + 1);
         let n = models.len();
+        let mut walk = self.walk(format!("simplex {label}"), models, data, self.samples.saturating_add(1))?;
         let mut rng = rng(self.seed, Purpose::Landscape);
-        let centre = self.mixture(models, vec![1.0 / n as f64; n], &ends, data, &mut task)?;
-        let mixtures = (0..self.samples).map(|_| {
-            let weights = Mixing::Dirichlet.draw(n, &mut rng);
-            self.mixture(models, weights, &ends, data, &mut task)
-        });
+        let centre = walk.mixture(vec![1.0 / n as f64; n])?;
+        let mixtures = (0..self.samples).map(|_| walk.mixture(Mixing::Dirichlet.draw(n, &mut rng)));
         Ok(SimplexLosses {
             mixtures: mixtures.collect::<Result<_>>()?,
             label: label.to_owned(),
             data: data.part(self.part).name().to_owned(),
             repair: self.repair.done_to(&models[0].network),
-            ends,
+            ends: walk.ends,
             centre,
         })
     }
@@ -163,55 +165,67 @@ impl Simplex {
             let requirement = "exactly three; choose them from the list";
             return Err(Error::Setting { setting: "models", value: models.len().to_string(), requirement });
         }
-        let ends = self.ends(models, data)?;
         let steps = self.steps;
-        let mut task = self.progress.task(format!("triangle {label}"), (steps + 1) * (steps + 2) / 2);
+        let places = steps.saturating_add(1).saturating_mul(steps.saturating_add(2)) / 2;
+        let mut walk = self.walk(format!("triangle {label}"), models, data, places)?;
         let rows = (0..=steps).map(|third| {
             let row = (0..=steps - third).map(|second| {
                 let share = |count: usize| count as f64 / steps as f64;
                 let weights = vec![share(steps - third - second), share(second), share(third)];
-                self.mixture(models, weights, &ends, data, &mut task)
+                walk.mixture(weights)
             });
             row.collect::<Result<_>>()
         });
         let rows = rows.collect::<Result<_>>()?;
-        Ok(Ternary { label: label.to_owned(), data: data.part(self.part).name().to_owned(), rows })
+        let (label, data) = (label.to_owned(), data.part(self.part).name().to_owned());
+        Ok(Ternary { label, data, repair: self.repair.done_to(&models[0].network), rows })
     }
 
-    fn ends(&self, models: &[Model], data: &Splits) -> Result<Vec<f64>> {
-        let loss = |model: &Model| Ok(loss_and_accuracy(&model.network, &model.params, data.part(self.part))?.0);
-        models.iter().map(loss).collect()
+    /// What every mixture of these models needs; checks models and data.
+    fn walk<'a>(&self, label: String, models: &'a [Model], data: &'a Splits, places: usize) -> Result<Walk<'a>> {
+        models[0].network.check_splits(data)?;
+        let samples = data.train.sample(self.repair_samples, self.seed)?;
+        let mixer = Mixer::new("a simplex", models, self.repair, samples)?;
+        let mut walk =
+            Walk { mixer, part: data.part(self.part), ends: Vec::new(), task: self.progress.task(label, places) };
+        for model in 0..models.len() {
+            let mut corner = vec![0.0; models.len()];
+            corner[model] = 1.0;
+            let model = walk.mixer.at(&corner)?;
+            walk.ends.push(loss_and_accuracy(&model.network, &model.params, walk.part)?.0);
+        }
+        Ok(walk)
     }
+}
 
-    fn mixture(
-        &self,
-        models: &[Model],
-        weights: Vec<f64>,
-        ends: &[f64],
-        data: &Splits,
-        task: &mut Task,
-    ) -> Result<Mixture> {
-        // At a corner the model itself: repair would change it.
-        let corner = weights.iter().position(|&weight| weight == 1.0);
-        let model = match corner {
-            Some(corner) => models[corner].clone(),
-            None => merge_weighted(models, &weights, self.repair, &data.train)?,
-        };
-        let (loss, accuracy) = loss_and_accuracy(&model.network, &model.params, data.part(self.part))?;
-        task.step(|| format!("loss {loss:.4}"));
-        let ends_loss = weights.iter().zip(ends).map(|(weight, end)| weight * end).sum();
+/// A walk over the simplex of some models.
+struct Walk<'a> {
+    mixer: Mixer<'a>,
+    part: &'a Dataset,
+    /// The models' own losses, their statistics treated as everywhere.
+    ends: Vec<f64>,
+    task: Task,
+}
+
+impl Walk<'_> {
+    fn mixture(&mut self, weights: Vec<f64>) -> Result<Mixture> {
+        let model = self.mixer.at(&weights)?;
+        let (loss, accuracy) = loss_and_accuracy(&model.network, &model.params, self.part)?;
+        self.task.step(|| format!("loss {loss:.4}"));
+        let ends_loss = weights.iter().zip(&self.ends).map(|(weight, end)| weight * end).sum();
         Ok(Mixture { weights, loss, accuracy, ends_loss })
     }
 }
 
 /// One row a mixture, with a column for the weight of each model.
-fn mixture_frame(label: &str, data: &str, mixtures: &[&Mixture]) -> DataFrame {
+fn mixture_frame(label: &str, data: &str, repair: Repair, mixtures: &[&Mixture]) -> DataFrame {
     let models = mixtures.first().map_or(0, |mixture| mixture.weights.len());
     let names: Vec<String> = (0..models).map(|model| format!("weight_{model}")).collect();
     let weights = names.iter().enumerate().map(|(model, name)| column(name, mixtures.iter().map(|m| m.weights[model])));
     let head = [
         column("label", mixtures.iter().map(|_| label)),
         column("data_set", mixtures.iter().map(|_| data)),
+        column("repair", mixtures.iter().map(|_| repair.to_string())),
         column("loss_nats", mixtures.iter().map(|mixture| mixture.loss)),
         column("accuracy", mixtures.iter().map(|mixture| mixture.accuracy)),
         column("ends_loss_nats", mixtures.iter().map(|mixture| mixture.ends_loss)),
@@ -223,17 +237,13 @@ fn mixture_frame(label: &str, data: &str, mixtures: &[&Mixture]) -> DataFrame {
 impl SimplexLosses {
     /// The mixture whose loss is furthest above that of the models, the centre among them.
     pub fn worst(&self) -> &Mixture {
-        let highest = |a: &&Mixture, b: &&Mixture| a.above_ends().total_cmp(&b.above_ends());
-        self.mixtures
-            .iter()
-            .max_by(highest)
-            .filter(|worst| worst.above_ends() > self.centre.above_ends())
-            .unwrap_or(&self.centre)
+        let all = std::iter::once(&self.centre).chain(&self.mixtures);
+        all.max_by(|a, b| by_loss(a.above_ends(), b.above_ends())).unwrap_or(&self.centre)
     }
 
     /// One row a random mixture.
     pub fn frame(&self) -> DataFrame {
-        mixture_frame(&self.label, &self.data, &self.mixtures.iter().collect::<Vec<_>>())
+        mixture_frame(&self.label, &self.data, self.repair, &self.mixtures.iter().collect::<Vec<_>>())
     }
 
     /// How the loss above the models is distributed over the simplex, beside that of `others`.
@@ -241,7 +251,7 @@ impl SimplexLosses {
         let all = std::iter::once(self).chain(others.iter().copied());
         let series = all.map(|losses| {
             let mut above: Vec<f64> = losses.mixtures.iter().map(Mixture::above_ends).collect();
-            above.sort_by(f64::total_cmp);
+            above.sort_by(|&a, &b| by_loss(a, b));
             let count = above.len() as f64;
             let points = (1..).zip(above).map(|(rank, loss)| (loss, f64::from(rank) / count)).collect();
             Series::new(losses.label.clone(), points).without_dots()
@@ -269,7 +279,7 @@ impl SimplexLosses {
 impl Ternary {
     /// One row a place of the lattice.
     pub fn frame(&self) -> DataFrame {
-        mixture_frame(&self.label, &self.data, &self.rows.iter().flatten().collect::<Vec<_>>())
+        mixture_frame(&self.label, &self.data, self.repair, &self.rows.iter().flatten().collect::<Vec<_>>())
     }
 
     /// The loss over the triangle.
@@ -289,6 +299,7 @@ impl Ternary {
 mod tests {
     use super::*;
     use crate::data::blobs;
+    use crate::merge::merge_weighted;
     use crate::network::Network;
     use tch::Device;
 

@@ -12,7 +12,7 @@ use crate::file;
 
 const PIXELS: usize = 3 * 32 * 32;
 
-/// Reads CIFAR-10 from `folder/cifar-10-batches-bin`, on the device: 45,000 images to train on, 5,000 held out (the
+/// Reads CIFAR-10 from `folder/cifar-10-batches-bin`, or `folder` itself, on the device: 45,000 images to train on, 5,000 held out (the
 /// same ones each time), 10,000 to test on.
 ///
 /// # Errors
@@ -68,7 +68,8 @@ fn dataset(
     for (path, bytes) in files {
         if bytes.len() % record != 0 {
             let reason = format!("its {} bytes are not a whole number of records of {record} bytes", bytes.len());
-            return Err(Error::Corrupt { path: (*path).into(), format: "CIFAR binary", reason });
+            let hint = "move it away and run `make cifar`, or give whole files in CIFAR's binary format";
+            return Err(Error::Corrupt { path: (*path).into(), format: "CIFAR binary", reason, hint });
         }
         for one in bytes.chunks_exact(record) {
             labels.push(one[record - PIXELS - 1]);
@@ -91,7 +92,8 @@ struct Published {
 
 impl Published {
     fn read(&self, folder: &Path, device: Device) -> Result<Splits> {
-        let folder = folder.join(self.folder);
+        let below = folder.join(self.folder);
+        let folder = if below.exists() || !folder.join(self.train[0].0).exists() { &below } else { folder };
         let part = |part: &str, files: &[(&str, &str)]| -> Result<Dataset> {
             let paths: Vec<_> = files.iter().map(|(file, _)| folder.join(file)).collect();
             let mut contents = Vec::new();
@@ -99,7 +101,8 @@ impl Published {
                 let bytes = read(path)?;
                 let found = file::sha256(&bytes);
                 if found != *expected {
-                    return Err(Error::Checksum { path: path.clone(), expected: (*expected).into(), found });
+                    let (path, expected) = (path.clone(), (*expected).into());
+                    return Err(Error::Checksum { path, expected, found, command: "make cifar" });
                 }
                 contents.push((path.as_path(), bytes));
             }
@@ -172,7 +175,7 @@ mod tests {
         assert!(matches!(read_cifar("bad", &[&path], 1, 10, Device::Cpu), Err(Error::Corrupt { .. })));
         std::fs::write(&path, records(&[&[7], &[10]])).unwrap();
         let error = read_cifar("bad", &[&path], 1, 10, Device::Cpu).unwrap_err();
-        assert!(matches!(error, Error::LabelOutOfRange { index: 1, label: 10, classes: 10 }), "{error}");
+        assert!(matches!(error, Error::LabelOutOfRange { index: 1, label: 10, classes: 10, .. }), "{error}");
         std::fs::write(&path, []).unwrap();
         assert!(matches!(read_cifar("bad", &[&path], 1, 10, Device::Cpu), Err(Error::Empty { .. })));
         std::fs::remove_file(&path).unwrap();

@@ -4,7 +4,7 @@
 use std::io::Read;
 use std::path::Path;
 
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
 
 use crate::error::{Error, Result};
 use crate::file;
@@ -28,10 +28,11 @@ pub fn read_idx(path: impl AsRef<Path>) -> Result<IdxArray> {
     let path = path.as_ref();
     let hint = "run `make data`, or name the folder that holds the files";
     let raw = file::read(path, hint)?;
-    let corrupt = |reason: String| Error::Corrupt { path: path.into(), format: "IDX", reason };
+    let hint = "move it away and run `make data`, or give a whole file in MNIST's format";
+    let corrupt = |reason: String| Error::Corrupt { path: path.into(), format: "IDX", reason, hint };
     let bytes = if raw.starts_with(&[0x1f, 0x8b]) {
         let mut bytes = Vec::new();
-        GzDecoder::new(raw.as_slice()).read_to_end(&mut bytes).map_err(|error| corrupt(error.to_string()))?;
+        MultiGzDecoder::new(raw.as_slice()).read_to_end(&mut bytes).map_err(|error| corrupt(error.to_string()))?;
         bytes
     } else {
         raw

@@ -1,7 +1,7 @@
 //! MNIST and Fashion-MNIST: 60,000 training and 10,000 test images of 28 x 28, ten classes, pixels scaled to [0, 1].
 //! `data/fetch.py` gets the files; here they are verified and read.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tch::Device;
 
@@ -14,12 +14,14 @@ pub(super) const HELD_OUT: usize = 5_000;
 /// A published set: folder and the SHA-256 of its decompressed files.
 struct Published {
     name: &'static str,
-    folder: &'static str,
+    /// Where the files may be below the folder that is named: as `make data` and as torchvision put them, or right there.
+    folders: [&'static str; 3],
     train: [&'static str; 2],
     test: [&'static str; 2],
 }
 
-/// Reads Fashion-MNIST (Xiao et al. 2017) from `folder/fashion-mnist`, on the device.
+/// Reads Fashion-MNIST (Xiao et al. 2017) from `folder/fashion-mnist`, torchvision's
+/// `folder/FashionMNIST/raw`, or `folder` itself, on the device.
 ///
 /// Training images are split into 55,000 to train on and 5,000 held out (the same ones each time).
 ///
@@ -36,7 +38,7 @@ pub fn fashion_mnist(folder: impl AsRef<Path>, device: impl Into<Device>) -> Res
     FASHION_MNIST.read(folder.as_ref(), device.into())
 }
 
-/// Reads MNIST (LeCun et al. 1998) from `folder/mnist`, split as [`fashion_mnist`] is.
+/// Reads MNIST (LeCun et al. 1998) from `folder/mnist`, `folder/MNIST/raw` or `folder`, split as [`fashion_mnist`] is.
 ///
 /// # Errors
 /// A missing, truncated or altered file.
@@ -46,7 +48,7 @@ pub fn mnist(folder: impl AsRef<Path>, device: impl Into<Device>) -> Result<Spli
 
 impl Published {
     fn read(&self, folder: &Path, device: Device) -> Result<Splits> {
-        let folder = folder.join(self.folder);
+        let folder = self.find(folder);
         let part = |prefix: &str, name: &str, sha256: [&str; 2]| -> Result<Dataset> {
             let images = verified(&folder, &format!("{prefix}-images-idx3-ubyte"), sha256[0])?;
             let labels = verified(&folder, &format!("{prefix}-labels-idx1-ubyte"), sha256[1])?;
@@ -58,20 +60,33 @@ impl Published {
     }
 }
 
+impl Published {
+    /// The first folder that holds the training images; the first of all if none does, for the message.
+    fn find(&self, folder: &Path) -> PathBuf {
+        let mut places = self.folders.iter().map(|below| folder.join(below));
+        let has_images = |place: &PathBuf| compressed_or_plain(place, "train-images-idx3-ubyte").exists();
+        places.find(has_images).unwrap_or_else(|| folder.join(self.folders[0]))
+    }
+}
+
 /// Reads a file, plain or with `.gz` appended, and compares it with the published one.
 fn verified(folder: &Path, name: &str, sha256: &str) -> Result<IdxArray> {
-    let compressed = folder.join(format!("{name}.gz"));
-    let path = if compressed.exists() { compressed } else { folder.join(name) };
+    let path = compressed_or_plain(folder, name);
     let array = read_idx(&path)?;
     if array.sha256 != sha256 {
-        return Err(Error::Checksum { path, expected: sha256.into(), found: array.sha256 });
+        return Err(Error::Checksum { path, expected: sha256.into(), found: array.sha256, command: "make data" });
     }
     Ok(array)
 }
 
+fn compressed_or_plain(folder: &Path, name: &str) -> PathBuf {
+    let compressed = folder.join(format!("{name}.gz"));
+    if compressed.exists() { compressed } else { folder.join(name) }
+}
+
 const FASHION_MNIST: Published = Published {
     name: "Fashion-MNIST",
-    folder: "fashion-mnist",
+    folders: ["fashion-mnist", "FashionMNIST/raw", ""],
     train: [
         "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
         "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
@@ -84,7 +99,7 @@ const FASHION_MNIST: Published = Published {
 
 const MNIST: Published = Published {
     name: "MNIST",
-    folder: "mnist",
+    folders: ["mnist", "MNIST/raw", ""],
     train: [
         "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
         "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",

@@ -1,19 +1,26 @@
 //! Data sets as tensors: images, labels and the one way to walk through them in batches.
 
+mod batches;
 mod built_in;
 mod cifar;
+mod digest;
 mod idx;
 mod image_folder;
 mod mnist;
 mod preparation;
+mod splits;
 
+pub(crate) use batches::Order;
 pub use built_in::blobs;
 pub use cifar::{cifar10, cifar100, read_cifar};
 pub use idx::{IdxArray, read_idx};
-pub use image_folder::image_folder;
+pub use image_folder::{image_folder, image_folder_of};
 pub use mnist::{fashion_mnist, mnist};
 pub use preparation::Augmentation;
 use preparation::Normalisation;
+pub use splits::{Part, Splits};
+
+use std::sync::Arc;
 
 use rand::seq::SliceRandom;
 use tch::{Device, Kind, Tensor};
@@ -28,6 +35,8 @@ pub struct Dataset {
     images: Tensor, // [n, ...], f32
     labels: Tensor, // [n], i64
     classes: i64,
+    class_names: Arc<[String]>, // none, if only their number is known
+    skipped_files: usize,
     normalisation: Option<Normalisation>,
     augmentation: Augmentation,
 }
@@ -39,22 +48,12 @@ impl Clone for Dataset {
     }
 }
 
-/// The order in which batches visit the samples; only shuffled ones, which are for training, are augmented.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Order {
-    Sequential,
-    /// A new permutation for each seed and epoch.
-    Shuffled {
-        seed: u64,
-        epoch: usize,
-    },
-}
-
 impl Dataset {
-    /// Makes a data set of images `[n, ...]` and labels `[n]` in `0..classes`.
+    /// Makes a data set of images `[n, ...]` and labels `[n]` in `0..classes`; labels are whole numbers of any kind.
     ///
     /// # Errors
-    /// Different numbers of images and labels, no samples, a label outside `0..classes`, NaN or infinite pixels.
+    /// Different numbers of images and labels, no samples, a label that is no whole number or outside `0..classes`, NaN
+    /// or infinite pixels.
     ///
     /// ```
     /// use tch::{Kind, Tensor, Device};
@@ -65,9 +64,18 @@ impl Dataset {
     /// ```
     pub fn new(name: impl Into<String>, images: Tensor, labels: Tensor, classes: i64) -> Result<Dataset> {
         let name = name.into();
-        let n = images.size().first().copied().unwrap_or(0);
+        let size = images.size();
+        let n = size.first().copied().unwrap_or(0);
         if n == 0 {
             return Err(Error::Empty { what: format!("data set `{name}`") });
+        }
+        if size.len() < 2 || images.numel() == 0 {
+            return Err(Error::ShapeMismatch {
+                tensor: format!("images of `{name}`"),
+                expected: vec![n, -1],
+                found: size,
+                hint: "a sample has at least one axis, and at least one value",
+            });
         }
         if labels.size() != [n] {
             return Err(Error::ShapeMismatch {
@@ -78,15 +86,29 @@ impl Dataset {
             });
         }
         let images = images.f_to_kind(Kind::Float)?;
-        let labels = labels.f_to_kind(Kind::Int64)?;
         if !all_finite(&images)? {
-            return Err(Error::NonFinite { tensor: format!("images of `{name}`") });
+            let hint = "find the samples by `images.isfinite()`, and correct them or leave them out";
+            return Err(Error::NonFinite { tensor: format!("images of `{name}`"), hint });
         }
+        let given = Vec::<f64>::try_from(labels.f_to_kind(Kind::Double)?)?;
+        let labels = labels.f_to_kind(Kind::Int64)?.f_to_device(images.device())?;
         let values = Vec::<i64>::try_from(&labels)?;
-        if let Some(index) = values.iter().position(|label| !(0..classes).contains(label)) {
-            return Err(Error::LabelOutOfRange { index, label: values[index], classes });
+        if let Some(index) = (0..values.len()).find(|&index| values[index] as f64 != given[index]) {
+            return Err(Error::FractionalLabel { data: format!("`{name}`"), index, label: given[index] });
         }
-        Ok(Dataset { name, images, labels, classes, normalisation: None, augmentation: Augmentation::default() })
+        if let Some(index) = values.iter().position(|label| !(0..classes).contains(label)) {
+            return Err(Error::LabelOutOfRange { data: format!("`{name}`"), index, label: values[index], classes });
+        }
+        Ok(Dataset {
+            name,
+            images,
+            labels,
+            classes,
+            class_names: Arc::new([]),
+            skipped_files: 0,
+            normalisation: None,
+            augmentation: Augmentation::default(),
+        })
     }
 
     /// A data set of images `shape: [channels, height, width]` given as one byte a pixel, scaled to [0, 1].
@@ -108,8 +130,16 @@ impl Dataset {
 
     /// Other samples of the same kind.
     fn with(&self, name: String, images: Tensor, labels: Tensor) -> Dataset {
-        let (classes, augmentation) = (self.classes, self.augmentation);
-        Dataset { name, images, labels, classes, normalisation: self.normalisation.clone(), augmentation }
+        Dataset {
+            name,
+            images,
+            labels,
+            classes: self.classes,
+            class_names: self.class_names.clone(),
+            skipped_files: self.skipped_files,
+            normalisation: self.normalisation.clone(),
+            augmentation: self.augmentation,
+        }
     }
 
     /// Name of the data set and the part, such as `Fashion-MNIST test`.
@@ -130,6 +160,16 @@ impl Dataset {
     /// Number of classes.
     pub fn classes(&self) -> i64 {
         self.classes
+    }
+
+    /// Names of the classes, by label; empty if only their number is known.
+    pub fn class_names(&self) -> &[String] {
+        &self.class_names
+    }
+
+    /// Files of an image folder that were passed over because they are no images.
+    pub fn skipped_files(&self) -> usize {
+        self.skipped_files
     }
 
     /// Images `[n, ...]`, neither augmented nor normalised.
@@ -155,9 +195,45 @@ impl Dataset {
         Ok(Dataset { normalisation, ..moved })
     }
 
-    /// The first `n` samples, or all if there are fewer: for quick looks.
+    /// The first `n` samples, or all if there are fewer; [`Dataset::sample`] takes them from everywhere, as data that are
+    /// sorted by class need it.
+    ///
+    /// # Errors
+    /// No samples.
     pub fn take(&self, n: usize) -> Result<Dataset> {
-        self.part(0, n.min(self.len()), self.name.clone())
+        self.nonempty(n)?;
+        let n = n.min(self.len()) as i64;
+        Ok(self.with(self.name.clone(), self.images.f_narrow(0, 0, n)?, self.labels.f_narrow(0, 0, n)?))
+    }
+
+    /// `n` samples drawn at random by the seed, each at most once, or all in their order if there are no more.
+    ///
+    /// # Errors
+    /// No samples.
+    ///
+    /// ```
+    /// let data = stemm::data::blobs(0, tch::Device::Cpu)?.train;
+    /// assert_eq!(data.sample(100, 0)?.len(), 100);
+    /// # Ok::<(), stemm::Error>(())
+    /// ```
+    pub fn sample(&self, n: usize, seed: u64) -> Result<Dataset> {
+        self.nonempty(n)?;
+        if n >= self.len() {
+            return Ok(self.clone());
+        }
+        let mut order: Vec<i64> = (0..self.len() as i64).collect();
+        let (chosen, _) = order.partial_shuffle(&mut rng(seed, Purpose::Sample), n);
+        self.pick(chosen, self.name.clone())
+    }
+
+    fn nonempty(&self, n: usize) -> Result<()> {
+        if n == 0 { Err(Error::Empty { what: format!("a part of 0 samples of `{}`", self.name) }) } else { Ok(()) }
+    }
+
+    /// The samples at some places.
+    fn pick(&self, places: &[i64], name: String) -> Result<Dataset> {
+        let index = Tensor::f_from_slice(places)?.f_to_device(self.device())?;
+        Ok(self.with(name, self.images.f_index_select(0, &index)?, self.labels.f_index_select(0, &index)?))
     }
 
     /// Splits off `held_out` samples chosen by the seed: `(the rest, the held-out)`.
@@ -174,157 +250,43 @@ impl Dataset {
         }
         let mut order: Vec<i64> = (0..self.len() as i64).collect();
         order.shuffle(&mut rng(seed, Purpose::Split));
-        let pick = |indices: &[i64], name: String| -> Result<Dataset> {
-            let index = Tensor::from_slice(indices).f_to_device(self.device())?;
-            let images = self.images.f_index_select(0, &index)?;
-            let labels = self.labels.f_index_select(0, &index)?;
-            Ok(self.with(name, images, labels))
-        };
-        let rest = pick(&order[held_out..], self.name.clone())?;
-        let held = pick(&order[..held_out], format!("{} (held out)", self.name))?;
+        let rest = self.pick(&order[held_out..], self.name.clone())?;
+        let held = self.pick(&order[..held_out], format!("{} (held out)", self.name))?;
         Ok((rest, held))
     }
 
-    fn part(&self, start: usize, len: usize, name: String) -> Result<Dataset> {
-        let images = self.images.f_narrow(0, start as i64, len as i64)?;
-        let labels = self.labels.f_narrow(0, start as i64, len as i64)?;
-        Ok(self.with(name, images, labels))
+    /// One row: name, samples, classes, shape of a sample.
+    pub fn frame(&self) -> polars::prelude::DataFrame {
+        splits::table(&[("all", self)])
     }
 
-    /// Number of batches in one pass.
-    pub(crate) fn batch_count(&self, batch_size: usize) -> usize {
-        self.len().div_ceil(batch_size)
+    /// Shows name, size, shape and classes in the notebook.
+    pub fn evcxr_display(&self) {
+        crate::notebook::show_frame(&self.frame(), &self.remark());
     }
 
-    /// The only loop over samples in the crate: batches `(images, labels)`, the last one possibly smaller.
-    pub(crate) fn batches(
-        &self,
-        batch_size: usize,
-        order: Order,
-    ) -> Result<impl Iterator<Item = Result<(Tensor, Tensor)>> + '_> {
-        if batch_size == 0 {
-            return Err(Error::Setting { setting: "batch_size", value: "0".into(), requirement: "at least 1" });
-        }
-        let n = self.len();
-        let (index, views) = match order {
-            Order::Sequential => (None, None),
-            Order::Shuffled { seed, epoch } => {
-                let mut order: Vec<i64> = (0..n as i64).collect();
-                order.shuffle(&mut rng(seed, Purpose::Shuffle(epoch)));
-                let views = self.augmentation.draw(n, &mut rng(seed, Purpose::Augmentation(epoch)));
-                (Some(Tensor::from_slice(&order).f_to_device(self.device())?), views)
+    /// Names of the classes, and files that were passed over.
+    fn remark(&self) -> String {
+        let mut remark = match self.class_names.len() {
+            0 => String::new(),
+            named => {
+                let more = if named > SHOWN_CLASSES { ", ..." } else { "" };
+                format!("classes {}{more}", self.class_names[..named.min(SHOWN_CLASSES)].join(", "))
             }
         };
-        Ok((0..n).step_by(batch_size).map(move |start| {
-            let len = batch_size.min(n - start);
-            let (from, count) = (start as i64, len as i64);
-            let (mut images, labels) = match &index {
-                None => (self.images.f_narrow(0, from, count)?, self.labels.f_narrow(0, from, count)?),
-                Some(index) => {
-                    let index = index.f_narrow(0, from, count)?;
-                    (self.images.f_index_select(0, &index)?, self.labels.f_index_select(0, &index)?)
-                }
-            };
-            if let Some(views) = &views {
-                images = self.augmentation.apply(&images, &views[start..start + len])?;
-            }
-            if let Some(normalisation) = &self.normalisation {
-                images = normalisation.apply(&images)?;
-            }
-            Ok((images, labels))
-        }))
+        if self.skipped_files > 0 {
+            remark += &format!("; {} files that are no images were passed over", self.skipped_files);
+        }
+        remark
     }
 }
+
+/// Names of classes that a table's remark has room for.
+const SHOWN_CLASSES: usize = 20;
 
 pub(crate) fn all_finite(tensor: &Tensor) -> Result<bool> {
     // A sum is finite only if every value is; unlike isfinite() it needs no second tensor of the same size.
     Ok(tensor.f_sum(Kind::Double)?.f_double_value(&[])?.is_finite())
-}
-
-/// What a study needs: data to train on, data held back from it to choose by, and data to report on.
-#[derive(Clone, Debug)]
-pub struct Splits {
-    /// For training and for STE-MM's gradients.
-    pub train: Dataset,
-    /// Held back from the training set: early stopping and the choice of permutations.
-    pub held_out: Dataset,
-    /// For reporting only.
-    pub test: Dataset,
-}
-
-/// One of the parts of a [`Splits`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Part {
-    /// The training data.
-    Train,
-    /// The data held back from it.
-    HeldOut,
-    /// The test data.
-    #[default]
-    Test,
-}
-
-impl Splits {
-    /// One of the parts.
-    pub fn part(&self, part: Part) -> &Dataset {
-        match part {
-            Part::Train => &self.train,
-            Part::HeldOut => &self.held_out,
-            Part::Test => &self.test,
-        }
-    }
-
-    /// Splits off `held_out` samples of the training data, chosen by the seed.
-    ///
-    /// # Errors
-    /// `held_out` is 0 or leaves nothing.
-    pub fn new(train: &Dataset, held_out: usize, seed: u64, test: Dataset) -> Result<Splits> {
-        let (train, held_out) = train.split(held_out, seed)?;
-        Ok(Splits { train, held_out, test })
-    }
-
-    fn map(&self, f: impl Fn(&Dataset) -> Result<Dataset>) -> Result<Splits> {
-        Ok(Splits { train: f(&self.train)?, held_out: f(&self.held_out)?, test: f(&self.test)? })
-    }
-
-    /// All parts fitted to an input shape ([`Dataset::fit_to`]).
-    pub fn fit_to(&self, shape: &[i64]) -> Result<Splits> {
-        self.map(|part| part.fit_to(shape))
-    }
-
-    /// All parts normalised alike ([`Dataset::normalised`]).
-    pub fn normalised(&self, mean: &[f64], std: &[f64]) -> Result<Splits> {
-        self.map(|part| part.normalised(mean, std))
-    }
-
-    /// The training part augmented, the others as they are.
-    pub fn augmented(&self, augmentation: Augmentation) -> Result<Splits> {
-        Ok(Splits { train: self.train.augmented(augmentation)?, ..self.clone() })
-    }
-
-    /// At most `train` training samples, and at most `rest` of each other part: for quick looks.
-    pub fn take(&self, train: usize, rest: usize) -> Result<Splits> {
-        let (held_out, test) = (self.held_out.take(rest)?, self.test.take(rest)?);
-        Ok(Splits { train: self.train.take(train)?, held_out, test })
-    }
-
-    /// Shows name, size and shape of the parts in the notebook.
-    pub fn evcxr_display(&self) {
-        use crate::notebook::NotebookDisplay;
-        self.frame().evcxr_display();
-    }
-
-    /// One row a part: name, samples, classes, shape of a sample.
-    pub fn frame(&self) -> polars::prelude::DataFrame {
-        let parts = [&self.train, &self.held_out, &self.test];
-        crate::frame::frame([
-            crate::frame::column("part", ["train", "held_out", "test"]),
-            crate::frame::column("data_set", parts.map(|part| part.name.as_str())),
-            crate::frame::column("samples", parts.map(|part| part.len() as u64)),
-            crate::frame::column("classes", parts.map(|part| part.classes)),
-            crate::frame::column("shape", parts.map(|part| format!("{:?}", &part.images.size()[1..]))),
-        ])
-    }
 }
 
 #[cfg(test)]
@@ -332,30 +294,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shuffled_batches_visit_every_sample_once_and_differ_between_epochs() -> Result<()> {
-        let images = Tensor::arange(10, (Kind::Float, Device::Cpu)).view([10, 1]);
-        let data = Dataset::new("count", images, Tensor::zeros([10], (Kind::Int64, Device::Cpu)), 1)?;
-        let visit = |epoch| -> Result<Vec<i64>> {
-            let mut seen = Vec::new();
-            for batch in data.batches(4, Order::Shuffled { seed: 3, epoch })? {
-                seen.extend(Vec::<f32>::try_from(batch?.0.view([-1]))?.into_iter().map(|x| x as i64));
-            }
-            Ok(seen)
-        };
-        let (first, second) = (visit(0)?, visit(1)?);
-        assert_ne!(first, second);
-        assert_eq!(first, visit(0)?);
-        let mut sorted = first;
-        sorted.sort_unstable();
-        assert_eq!(sorted, (0..10).collect::<Vec<_>>());
-        Ok(())
-    }
-
-    #[test]
     fn labels_out_of_range_are_named() {
         let images = Tensor::zeros([3, 1], (Kind::Float, Device::Cpu));
         let error = Dataset::new("bad", images, Tensor::from_slice(&[0i64, 1, 7]), 2).unwrap_err();
-        assert!(matches!(error, Error::LabelOutOfRange { index: 2, label: 7, classes: 2 }));
+        assert!(matches!(error, Error::LabelOutOfRange { index: 2, label: 7, classes: 2, .. }));
     }
 
     #[test]

@@ -56,6 +56,9 @@ impl Augmentation {
     }
 }
 
+/// Pixels along a side, or added to it, at most.
+const LARGEST_SIDE: usize = 1 << 14;
+
 /// How one image is cut and mirrored.
 pub(super) struct View {
     down: i64,
@@ -133,8 +136,17 @@ impl Dataset {
             let values = Tensor::f_from_slice(values)?.f_to_kind(Kind::Float)?;
             Ok(values.f_view([channels, 1, 1])?.f_to_device(self.device())?)
         };
-        let normalisation = Some(Normalisation { mean: tensor(mean)?, std: tensor(std)? });
-        Ok(Dataset { normalisation, ..self.clone() })
+        let normalisation = Normalisation { mean: tensor(mean)?, std: tensor(std)? };
+        // The largest and the smallest pixel of each channel: between them nothing overflows either.
+        let ends = [self.images.f_amax([0, 2, 3], true)?, self.images.f_amin([0, 2, 3], true)?];
+        for end in ends {
+            if !super::all_finite(&normalisation.apply(&end)?)? {
+                let requirement = "such that no pixel overflows";
+                let value = format!("{mean:?} and {std:?}");
+                return Err(Error::Setting { setting: "normalisation", value, requirement });
+            }
+        }
+        Ok(Dataset { normalisation: Some(normalisation), ..self.clone() })
     }
 
     /// The same data, augmented anew in each epoch of a training and of STE-MM; never where a loss is reported.
@@ -143,6 +155,10 @@ impl Dataset {
     /// Samples that are not images with channels, height and width.
     pub fn augmented(&self, augmentation: Augmentation) -> Result<Dataset> {
         self.channels()?;
+        if augmentation.crop_padding > LARGEST_SIDE {
+            let value = augmentation.crop_padding.to_string();
+            return Err(Error::Setting { setting: "crop_padding", value, requirement: "at most 16384 pixels" });
+        }
         Ok(Dataset { augmentation, ..self.clone() })
     }
 
@@ -170,6 +186,9 @@ impl Dataset {
             hint,
         };
         let &[wanted, height, width] = shape else { return Err(unfit()) };
+        if shape.iter().any(|side| !(1..=LARGEST_SIDE as i64).contains(side)) {
+            return Err(unfit());
+        }
         let (rows, columns) = (height - size[2], width - size[3]);
         if rows < 0 || columns < 0 || (channels != wanted && (channels != 1 || self.normalisation.is_some())) {
             return Err(unfit());

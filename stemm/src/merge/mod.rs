@@ -1,13 +1,15 @@
 //! Merging: one network whose parameters are the weighted mean of several, with its statistics set right.
 
+mod mixer;
 mod repair;
 
+pub(crate) use mixer::Mixer;
 pub use repair::Repair;
-pub(crate) use repair::{moments, with_batch_statistics};
+pub(crate) use repair::{REPAIR_SAMPLES, layer_moments, with_batch_statistics};
 
 use crate::data::Dataset;
 use crate::error::{Error, Result};
-use crate::network::{Model, Params, check_models};
+use crate::network::Model;
 
 /// The mean of the models' parameters, `Σ θ_i / n`; running statistics of batch norm are recomputed on `data`, the
 /// training data. Networks without batch norm do not look at the data.
@@ -32,8 +34,12 @@ pub fn merge(models: &[Model], data: &Dataset) -> Result<Model> {
 /// The weighted sum of the models' parameters, `Σ weights[i] θ_i`, with its statistics set right on `data`; weights
 /// that sum to 1 give a mean.
 ///
+/// Without repair, running statistics of batch norm are averaged with the weights; [`Repair::Variance`] aims at the
+/// average of the models' own statistics. Neither makes sense where a weight is negative.
+///
 /// # Errors
-/// As [`merge`]; another number of weights than models; weights that are not finite.
+/// As [`merge`]; another number of weights than models; weights that are not finite, that make parameters infinite, or
+/// that are negative where statistics are averaged.
 ///
 /// ```
 /// use stemm::prelude::*;
@@ -44,14 +50,15 @@ pub fn merge(models: &[Model], data: &Dataset) -> Result<Model> {
 /// # Ok::<(), stemm::Error>(())
 /// ```
 pub fn merge_weighted(models: &[Model], weights: &[f64], repair: Repair, data: &Dataset) -> Result<Model> {
-    check_models("merging", models, 1)?;
+    let mixer = Mixer::new("merging", models, repair, data.clone())?;
+    let wrong = |requirement| Error::Setting { setting: "weights", value: format!("{weights:?}"), requirement };
     if weights.len() != models.len() || !weights.iter().all(|weight| weight.is_finite()) {
-        let requirement = "one finite number for each model";
-        return Err(Error::Setting { setting: "weights", value: format!("{weights:?}"), requirement });
+        return Err(wrong("one finite number for each model"));
     }
-    let _guard = tch::no_grad_guard();
-    let sets: Vec<&Params> = models.iter().map(|model| &model.params).collect();
-    let network = &models[0].network;
-    let params = repair.apply(network, Params::weighted_sum(&sets, weights)?, &sets, weights, data)?;
-    Ok(Model { network: network.clone(), params })
+    if mixer.averages_statistics() && !weights.iter().all(|&weight| weight >= 0.0) {
+        return Err(wrong(
+            "at least 0 where statistics are averaged: use `Repair::BatchNorm`, or `Off` without batch norm",
+        ));
+    }
+    mixer.at(weights)
 }

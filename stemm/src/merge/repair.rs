@@ -1,31 +1,36 @@
 //! Statistics of merged networks. The activations of a mean of networks vary less than those of the networks (variance
 //! collapse), and running statistics of batch norm belong to none of them; both can be set right with training data.
 //!
-//! Batch norm: the running statistics are reset and recomputed as the average over one pass of the data in training
-//! mode. Networks without it: REPAIR (Jordan et al. 2023) rescales and shifts each hidden unit `x` of the merged network
-//! so that its mean and standard deviation are those of the networks, averaged with the weights of the merge:
-//! `x ← (x - μ) / σ · Σ w_i σ_i + Σ w_i μ_i`, layer by layer.
+//! Batch norm: the running statistics become the mean and variance, over all samples, of what each norm gets in the
+//! network as it is evaluated. The paper averages those of training batches instead, which forgets how far the batches'
+//! means are apart: sorted data then give variances near zero. Networks without it: REPAIR (Jordan et al. 2023) rescales and
+//! shifts each hidden unit `x` of the merged network so that its mean and standard deviation are those of the networks,
+//! averaged with the weights of the merge: `x ← (x - μ) / σ · Σ w_i σ_i + Σ w_i μ_i`, layer by layer.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::data::{Dataset, Order};
 use crate::error::Result;
-use crate::evaluate::EVALUATION_BATCH;
-use crate::network::{Mode, Network, Params, Pass};
+use crate::moments::Pooled;
+use crate::network::{Memory, Mode, Network, Params, Pass, Seen};
+
+/// Samples of the training data that set statistics right wherever that is done at many places, by default.
+pub(crate) const REPAIR_SAMPLES: usize = 5_000;
 
 /// How the statistics of a merged network are set right.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Repair {
     /// Not at all: running statistics of batch norm are averaged like parameters.
     Off,
-    /// Running statistics of batch norm are recomputed (the paper's); networks without batch norm stay as they are.
+    /// Running statistics of batch norm are recomputed (the paper's); networks without batch norm stay as they are. Costs
+    /// a pass over the samples that repair uses where they fit into memory at once, a few more where they do not.
     #[default]
     BatchNorm,
     /// As `BatchNorm` where there is batch norm; else REPAIR's correction of each hidden unit's mean and variance, which
-    /// costs a pass over the data for each layer. Layers without a bias keep their mean.
+    /// costs a pass over the samples for each layer. Layers without a bias are rescaled, and their means with them.
     Variance,
 }
 
@@ -48,61 +53,117 @@ impl Repair {
             other => other,
         }
     }
-
-    /// The parameters of `network`, which are the sum of `ends` with `weights`, with their statistics set right.
-    pub(crate) fn apply(
-        self,
-        network: &Network,
-        merged: Params,
-        ends: &[&Params],
-        weights: &[f64],
-        data: &Dataset,
-    ) -> Result<Params> {
-        match self.done_to(network) {
-            Repair::Off => Ok(merged),
-            Repair::BatchNorm => with_batch_statistics(network, &merged, data),
-            Repair::Variance => with_variance_of(network, &merged, ends, weights, data),
-        }
-    }
 }
 
-/// The same parameters with running statistics recomputed: their average over the batches of `data`, by their sizes.
+/// Statistics change by less than this share of a standard deviation: the next pass would see the same.
+const SETTLED: f64 = 1e-4;
+
+/// The same parameters with running statistics recomputed: mean and variance of each norm's input over all of `data`.
+///
+/// A norm's input depends on the statistics of the norms before it. With all samples in one batch, normalised by their
+/// own statistics, one pass gives all of them; a part of the samples gives a start, and each pass over all of them makes
+/// at least one more norm exact.
 pub(crate) fn with_batch_statistics(network: &Network, params: &Params, data: &Dataset) -> Result<Params> {
     if params.buffers().is_empty() {
         return Ok(params.clone());
     }
     let _guard = tch::no_grad_guard();
-    let zeros = params.buffers().iter().map(|buffer| Ok(buffer.f_zeros_like()?)).collect::<Result<_>>()?;
-    let repaired = params.with_buffers(zeros);
-    let mut seen = 0.0;
-    for batch in data.batches(EVALUATION_BATCH, Order::Sequential)? {
-        let (x, y) = batch?;
-        let samples = y.size()[0] as f64;
-        seen += samples;
-        let pass = Pass { momentum: Some(samples / seen), ..Pass::new(Mode::Train { seed: 0 }) };
-        let _ = network.run(&repaired, &x, &pass)?; // what is wanted are the statistics
+    let at_once = network.most_samples(Memory::Forward)?;
+    let start = data.sample(at_once, 0)?;
+    let mut repaired = params.with_buffers(statistics(network, params, &start, at_once, true)?);
+    if data.len() <= at_once {
+        return Ok(repaired);
+    }
+    for _ in 0..params.buffers().len() / 2 {
+        let next = statistics(network, &repaired, data, at_once, false)?;
+        let change = largest_change(repaired.buffers(), &next)?;
+        repaired = params.with_buffers(next);
+        if change < SETTLED {
+            break;
+        }
     }
     Ok(repaired)
 }
 
-/// REPAIR's correction of every hidden linear and convolution layer, from the first to the last.
-fn with_variance_of(
+/// Mean and variance of the input of each norm, in the order of the buffers, where the norms use the statistics of the
+/// batch or the stored ones.
+fn statistics(network: &Network, params: &Params, data: &Dataset, batch: usize, of_batch: bool) -> Result<Vec<Tensor>> {
+    let pooled = observed(network, params, data, batch, Seen::NormInput, of_batch)?;
+    let mut buffers = Vec::new();
+    for (own, stored) in pooled.iter().zip(params.buffers().chunks(2)) {
+        if let Some((mean, variance)) = own.mean_and_variance()? {
+            let like = |value: Tensor| value.f_to_kind(stored[0].kind());
+            buffers.extend([like(mean)?, like(variance)?]);
+        }
+    }
+    Ok(buffers)
+}
+
+/// How far means move in standard deviations, or standard deviations in shares of themselves, at most.
+fn largest_change(before: &[Tensor], after: &[Tensor]) -> Result<f64> {
+    let mut largest: f64 = 0.0;
+    for (before, after) in before.chunks(2).zip(after.chunks(2)) {
+        // A channel that never varies stays so; its share would be one of rounding.
+        let std = after[1].f_sqrt()?.f_clamp_min(1e-12)?;
+        let means = before[0].f_sub(&after[0])?.f_div(&std)?;
+        let stds = before[1].f_sqrt()?.f_div(&std)?.f_sub_scalar(1.0)?;
+        for change in [means, stds] {
+            let varies = change.f_where_self(&after[1].f_gt(1e-20)?, &change.f_zeros_like()?)?;
+            largest = largest.max(varies.f_abs()?.f_max()?.f_double_value(&[])?);
+        }
+    }
+    Ok(largest)
+}
+
+/// Pooled moments of everything of one kind that a pass over the data shows.
+fn observed(
     network: &Network,
-    merged: &Params,
-    ends: &[&Params],
-    weights: &[f64],
+    params: &Params,
+    data: &Dataset,
+    batch: usize,
+    wanted: Seen,
+    batch_statistics: bool,
+) -> Result<Vec<Pooled>> {
+    let _guard = tch::no_grad_guard();
+    let all: RefCell<Vec<Pooled>> = RefCell::default();
+    for part in network.batches(data, batch, Order::Sequential)? {
+        let (x, _) = part?;
+        let place = Cell::new(0);
+        let observer = |seen: Seen, tensor: &Tensor| -> Result<()> {
+            if seen == wanted {
+                let mut all = all.borrow_mut();
+                if all.len() == place.get() {
+                    all.push(Pooled::default());
+                }
+                all[place.get()].add(tensor)?;
+                place.set(place.get() + 1);
+            }
+            Ok(())
+        };
+        let pass = Pass { batch_statistics, observer: Some(&observer), ..Pass::new(Mode::Eval) };
+        let _ = network.run(params, &x, &pass)?; // what is wanted are the statistics
+    }
+    Ok(all.into_inner())
+}
+
+/// REPAIR's correction of every hidden linear and convolution layer, from the first to the last, towards the average of
+/// the `ends`' moments.
+pub(super) fn with_variance(
+    network: &Network,
+    merged: Params,
+    ends: &[Vec<Moments>],
+    shares: &[f64],
     data: &Dataset,
 ) -> Result<Params> {
-    let ends: Vec<Vec<Moments>> = ends.iter().map(|params| moments(network, params, data)).collect::<Result<_>>()?;
     let mut tensors: Vec<Tensor> = merged.tensors().iter().map(Tensor::shallow_clone).collect();
     for (position, layer) in network.weight_layers()?.into_iter().enumerate().filter(|(_, layer)| layer.hidden) {
         // The layers before this one have changed, and with them what it gets.
-        let own =
-            moments(network, &merged.with(tensors.iter().map(Tensor::shallow_clone).collect()), data)?.remove(position);
+        let now = merged.with(tensors.iter().map(Tensor::shallow_clone).collect());
+        let own = layer_moments(network, &now, data)?.remove(position);
         let goal = |value: fn(&Moments) -> &Tensor| -> Result<Tensor> {
             let mut sum = value(&own).f_zeros_like()?;
-            for (end, &weight) in ends.iter().zip(weights) {
-                sum = sum.f_add(&value(&end[position]).f_mul_scalar(weight)?)?;
+            for (end, &share) in ends.iter().zip(shares) {
+                sum = sum.f_add(&value(&end[position]).f_mul_scalar(share)?)?;
             }
             Ok(sum)
         };
@@ -130,40 +191,16 @@ pub(crate) struct Moments {
 }
 
 /// The moments of the outputs of all linear and convolution layers, in order, over the data in evaluation mode.
-pub(crate) fn moments(network: &Network, params: &Params, data: &Dataset) -> Result<Vec<Moments>> {
-    let _guard = tch::no_grad_guard();
-    let mut sums: Vec<(Tensor, Tensor)> = Vec::new();
-    let mut samples = 0.0;
-    for batch in data.batches(EVALUATION_BATCH, Order::Sequential)? {
-        let (x, y) = batch?;
-        let outputs = RefCell::new(Vec::new());
-        let _ = network.run(params, &x, &Pass { outputs: Some(&outputs), ..Pass::new(Mode::Eval) })?;
-        samples += y.size()[0] as f64;
-        for (index, output) in outputs.into_inner().iter().enumerate() {
-            // [batch, channels, positions]: a mean over positions, a sum over samples.
-            let values = output.f_flatten(1, -1)?.f_view([output.size()[0], output.size()[1], -1])?;
-            let over = |t: Tensor| {
-                t.f_mean_dim([2i64].as_slice(), false, Kind::Double)?.f_sum_dim_intlist(
-                    [0i64].as_slice(),
-                    false,
-                    Kind::Double,
-                )
-            };
-            let (sum, squares) = (over(values.shallow_clone())?, over(values.f_square()?)?);
-            match sums.get_mut(index) {
-                Some((total, total_squares)) => {
-                    let _ = (total.f_add_(&sum)?, total_squares.f_add_(&squares)?);
-                }
-                None => sums.push((sum, squares)),
-            }
+pub(crate) fn layer_moments(network: &Network, params: &Params, data: &Dataset) -> Result<Vec<Moments>> {
+    let at_once = network.most_samples(Memory::Forward)?;
+    let pooled = observed(network, params, data, at_once, Seen::WeightOutput, false)?;
+    let mut moments = Vec::new();
+    for own in &pooled {
+        if let Some((mean, variance)) = own.mean_and_variance()? {
+            moments.push(Moments { mean, std: variance.f_sqrt()? });
         }
     }
-    let finish = |(sum, squares): (Tensor, Tensor)| {
-        let mean = sum.f_div_scalar(samples)?;
-        let variance = squares.f_div_scalar(samples)?.f_sub(&mean.f_square()?)?;
-        Ok(Moments { mean, std: variance.f_clamp_min(0.0)?.f_sqrt()? })
-    };
-    sums.into_iter().map(finish).collect()
+    Ok(moments)
 }
 
 #[cfg(test)]
@@ -171,7 +208,7 @@ mod tests {
     use super::*;
     use crate::data::blobs;
     use crate::network::{BatchNorm, Linear, Model, Relu};
-    use tch::Device;
+    use tch::{Device, Kind};
 
     #[test]
     fn recomputed_statistics_are_those_of_the_whole_data() -> Result<()> {
@@ -185,7 +222,7 @@ mod tests {
         let error =
             |name: &str, expected: Tensor| (repaired.get(name).unwrap() - expected).abs().max().double_value(&[]);
         assert!(error("bn1.running_mean", outputs.mean_dim([0i64].as_slice(), false, Kind::Float)) < 1e-5);
-        assert!(error("bn1.running_var", outputs.var_dim([0i64].as_slice(), true, false)) < 1e-5);
+        assert!(error("bn1.running_var", outputs.var_dim([0i64].as_slice(), false, false)) < 1e-5);
         assert_eq!(
             params.get("bn1.running_mean").unwrap().abs().max().double_value(&[]),
             0.0,
@@ -204,9 +241,9 @@ mod tests {
             ends.iter().map(|p| Model::new(network.clone(), (*p).clone())).collect::<Result<_>>()?;
         let merged = super::super::merge_weighted(&models, &[0.3, 0.7], Repair::Variance, &data)?;
         let (own, a, b) = (
-            moments(&network, &merged.params, &data)?,
-            moments(&network, ends[0], &data)?,
-            moments(&network, ends[1], &data)?,
+            layer_moments(&network, &merged.params, &data)?,
+            layer_moments(&network, ends[0], &data)?,
+            layer_moments(&network, ends[1], &data)?,
         );
         for layer in 0..2 {
             for value in [|m: &Moments| m.mean.shallow_clone(), |m: &Moments| m.std.shallow_clone()] {
@@ -217,7 +254,7 @@ mod tests {
         }
         let plain = super::super::merge_weighted(&models, &[0.3, 0.7], Repair::BatchNorm, &data)?;
         let spread = |m: &[Moments]| m[1].std.sum(Kind::Double).double_value(&[]);
-        assert!(spread(&moments(&network, &plain.params, &data)?) < 0.9 * spread(&own), "nothing to repair");
+        assert!(spread(&layer_moments(&network, &plain.params, &data)?) < 0.9 * spread(&own), "nothing to repair");
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::Mode;
-use super::layer::{Flow, Init, LayerRule, Pass, Plan, Values};
+use super::layer::{Flow, Init, LayerRule, Pass, Plan, Seen, Values, check_epsilon, default_epsilon};
 use crate::error::{Error, Result};
 
 /// Batch norm of so many channels, as PyTorch's `BatchNorm1d` and `BatchNorm2d`; its tensors are `weight`, `bias` and
@@ -14,29 +14,34 @@ use crate::error::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct BatchNorm {
     channels: i64,
+    #[serde(default = "default_epsilon")]
+    epsilon: f64,
 }
 
-/// Added to the variance: PyTorch's default.
-const EPSILON: f64 = 1e-5;
 /// Share of the newest batch in the running averages while training: PyTorch's default.
 pub(crate) const MOMENTUM: f64 = 0.1;
 
 impl BatchNorm {
     /// Describes a batch norm of `channels` channels or units.
     pub fn new(channels: i64) -> BatchNorm {
-        BatchNorm { channels }
+        BatchNorm { channels, epsilon: default_epsilon() }
+    }
+
+    /// Adds `epsilon` to variances instead of PyTorch's default, 1e-5: state dicts do not say it.
+    pub fn epsilon(self, epsilon: f64) -> BatchNorm {
+        BatchNorm { epsilon, ..self }
     }
 }
 
 impl LayerRule for BatchNorm {
     fn plan(&self, input: Flow, plan: &mut Plan) -> Result<Flow> {
+        check_epsilon(self.epsilon)?;
         if input.shape.first() != Some(&self.channels) {
             return Err(input.unfit(format!("[{}, ...]", self.channels)));
         }
         plan.parameter("weight", [input.axis.clone()], Init::Constant(1.0));
         plan.parameter("bias", [input.axis.clone()], Init::Constant(0.0));
-        plan.buffer("running_mean", [input.axis.clone()], Init::Constant(0.0));
-        plan.buffer("running_var", [input.axis.clone()], Init::Constant(1.0));
+        plan.running_statistics(&input.axis);
         Ok(input)
     }
 
@@ -45,23 +50,23 @@ impl LayerRule for BatchNorm {
         let flat = |tensor: &Tensor| tensor.f_flatten(0, -1);
         let (weight, bias) = (flat(values.parameter()?)?, flat(values.parameter()?)?);
         let (mean, variance) = (flat(values.buffer()?)?, flat(values.buffer()?)?);
-        let training = matches!(pass.mode, Mode::Train { .. });
-        if training && x.numel() < 2 * mean.numel() {
-            let requirement =
-                "such that each batch has at least two values a channel, as the variance of batch norm needs";
+        pass.show(Seen::NormInput, x)?;
+        if pass.mode != Mode::Eval && x.numel() < 2 * mean.numel() {
+            let requirement = "at least 2: batch norm needs two values a channel in each batch";
             return Err(Error::Setting { setting: "batch_size", value: x.size()[0].to_string(), requirement });
         }
-        // In training mode libtorch writes to the running statistics that it is given: only where the caller asks.
-        let statistics = if training && pass.momentum.is_none() { None } else { Some((&mean, &variance)) };
+        let by_batch = pass.batch_statistics;
+        // By the batch's statistics libtorch writes to the running ones that it is given: only where the caller asks.
+        let statistics = if by_batch && pass.momentum.is_none() { None } else { Some((&mean, &variance)) };
         let momentum = pass.momentum.unwrap_or(MOMENTUM);
         Ok(x.f_batch_norm(
             Some(&weight),
             Some(&bias),
             statistics.map(|(mean, _)| mean),
             statistics.map(|(_, variance)| variance),
-            training,
+            by_batch,
             momentum,
-            EPSILON,
+            self.epsilon,
             true,
         )?)
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::groups::Axis;
-use super::layer::{Flow, Init, LayerRule, Pass, Plan, Values, broken};
+use super::layer::{Flow, Init, LayerRule, Pass, Plan, Seen, Values, check_size};
 use crate::error::{Error, Result};
 
 /// A convolution; its tensors are `weight: [out, in, k, k]` and, unless left out, `bias: [out]`.
@@ -52,16 +52,14 @@ impl Conv2d {
 
 impl LayerRule for Conv2d {
     fn plan(&self, input: Flow, plan: &mut Plan) -> Result<Flow> {
-        if self.inputs < 1 || self.outputs < 1 {
-            let reason = format!("it goes from {} to {} channels, both must be at least 1", self.inputs, self.outputs);
-            return Err(broken(reason));
-        }
+        check_size("number of input channels", self.inputs, 1)?;
+        check_size("number of output channels", self.outputs, 1)?;
         let window = Window { kernel: self.kernel, stride: self.stride, padding: self.padding };
         let [channels, height, width] = input.image()?;
         let size = window.output_size([height, width])?;
         match size {
             Some([height, width]) if channels == self.inputs => {
-                let bound = 1.0 / ((self.inputs * self.kernel * self.kernel) as f32).sqrt();
+                let bound = 1.0 / (self.inputs as f32 * (self.kernel as f32).powi(2)).sqrt();
                 let output = plan.ties.new_axis(self.outputs);
                 let axes = [output.clone(), input.axis, Axis::fixed(self.kernel), Axis::fixed(self.kernel)];
                 plan.parameter("weight", axes, Init::Uniform(bound));
@@ -82,7 +80,7 @@ impl LayerRule for Conv2d {
         let bias = bias.map(|bias| bias.f_flatten(0, -1)).transpose()?;
         let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
         let y = pass.cast(x)?.f_conv2d(&weight, bias.as_ref(), stride, padding, [1, 1], pass.models)?;
-        pass.show(&y);
+        pass.show(Seen::WeightOutput, &y)?;
         Ok(y)
     }
 }
@@ -98,9 +96,10 @@ pub(super) struct Window {
 impl Window {
     /// Height and width of the output, or `None` if the window is larger than the padded image.
     pub(super) fn output_size(&self, size: [i64; 2]) -> Result<Option<[i64; 2]>, Error> {
-        if self.kernel < 1 || self.stride < 1 || self.padding < 0 {
-            let (k, s, p) = (self.kernel, self.stride, self.padding);
-            return Err(broken(format!("kernel {k} and stride {s} must be at least 1, padding {p} at least 0")));
+        for (name, size, least) in
+            [("kernel", self.kernel, 1), ("stride", self.stride, 1), ("padding", self.padding, 0)]
+        {
+            check_size(name, size, least)?;
         }
         let room = size.map(|side| side + 2 * self.padding - self.kernel);
         Ok(room.iter().all(|&room| room >= 0).then(|| room.map(|room| room / self.stride + 1)))

@@ -13,7 +13,7 @@ pub struct Flatten;
 
 impl LayerRule for Flatten {
     fn plan(&self, input: Flow, _plan: &mut Plan) -> Result<Flow> {
-        let positions: i64 = input.shape.iter().skip(1).product();
+        let positions: i64 = input.shape.iter().skip(1).product(); // what flows has passed `check_values`
         let axis = input.axis.blocked(positions);
         Ok(Flow { shape: vec![axis.size()], axis })
     }

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use super::layer::{Flow, Init, LayerRule, Pass, Plan, Values, broken};
+use super::layer::{Flow, Init, LayerRule, Pass, Plan, Values, broken, check_epsilon, default_epsilon};
 use crate::error::Result;
 
 /// Group norm, as PyTorch's `GroupNorm`; its tensors are `weight` and `bias`, both `[channels]`.
@@ -12,19 +12,25 @@ use crate::error::Result;
 pub struct GroupNorm {
     groups: i64,
     channels: i64,
+    #[serde(default = "default_epsilon")]
+    epsilon: f64,
 }
-
-const EPSILON: f64 = 1e-5;
 
 impl GroupNorm {
     /// Describes a norm of `channels` channels in `groups` runs.
     pub fn new(groups: i64, channels: i64) -> GroupNorm {
-        GroupNorm { groups, channels }
+        GroupNorm { groups, channels, epsilon: default_epsilon() }
+    }
+
+    /// Adds `epsilon` to variances instead of PyTorch's default, 1e-5: state dicts do not say it.
+    pub fn epsilon(self, epsilon: f64) -> GroupNorm {
+        GroupNorm { epsilon, ..self }
     }
 }
 
 impl LayerRule for GroupNorm {
     fn plan(&self, input: Flow, plan: &mut Plan) -> Result<Flow> {
+        check_epsilon(self.epsilon)?;
         if self.groups < 1 || self.channels % self.groups != 0 {
             return Err(broken(format!("{} channels cannot be cut into {} equal runs", self.channels, self.groups)));
         }
@@ -41,6 +47,6 @@ impl LayerRule for GroupNorm {
         // Models side by side are more runs.
         let (weight, bias) = (values.parameter()?.f_flatten(0, -1)?, values.parameter()?.f_flatten(0, -1)?);
         let x = x.f_to_kind(weight.kind())?;
-        Ok(x.f_group_norm(self.groups * pass.models, Some(&weight), Some(&bias), EPSILON, true)?)
+        Ok(x.f_group_norm(self.groups * pass.models, Some(&weight), Some(&bias), self.epsilon, true)?)
     }
 }

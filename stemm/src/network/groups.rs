@@ -174,7 +174,7 @@ impl Ties {
     /// of whole runs; of these two subgroups the larger.
     pub(crate) fn divide(&mut self, axis: &Axis, groups: i64) {
         let run = axis.size() / groups;
-        let ln_factorial = |n: i64| (2..=n).map(|k| (k as f64).ln()).sum::<f64>();
+        let ln_factorial = |n: i64| statrs::function::gamma::ln_gamma(n as f64 + 1.0);
         let cut = if groups as f64 * ln_factorial(run) >= ln_factorial(groups) {
             Axis::concatenated((0..groups).map(|_| self.new_axis(run)))
         } else {

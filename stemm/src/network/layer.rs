@@ -2,7 +2,7 @@
 //! ([`LayerRule::plan`]), and its output ([`LayerRule::forward`]). To add a layer type: one file with a struct and its
 //! [`LayerRule`], and one line in the list below.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -108,6 +108,39 @@ pub(crate) fn broken(reason: impl Into<String>) -> Error {
     Error::Layer { layer: String::new(), reason: reason.into() }
 }
 
+/// Sizes that a layer can state, at most: products of a few of them are far below what i64 holds.
+const LARGEST_SIZE: i64 = i32::MAX as i64;
+/// Values that a tensor or what flows between layers can have, at most: more than any machine's memory.
+const MOST_VALUES: i64 = 1 << 48;
+
+/// Checks a size that a layer states.
+pub(crate) fn check_size(name: &str, size: i64, least: i64) -> Result<()> {
+    if (least..=LARGEST_SIZE).contains(&size) {
+        return Ok(());
+    }
+    Err(broken(format!("its {name} {size} must be at least {least} and at most {LARGEST_SIZE}")))
+}
+
+/// What norms add to the variance: PyTorch's default.
+pub(crate) fn default_epsilon() -> f64 {
+    1e-5
+}
+
+/// Checks what a norm adds to the variance.
+pub(crate) fn check_epsilon(epsilon: f64) -> Result<()> {
+    if epsilon > 0.0 && epsilon.is_finite() {
+        return Ok(());
+    }
+    Err(broken(format!("its epsilon {epsilon} must be positive and finite, such as 1e-5")))
+}
+
+/// Number of values of a shape whose sides were checked, if any machine could hold them.
+pub(crate) fn check_values(what: &str, shape: &[i64]) -> Result<i64> {
+    let values = shape.iter().try_fold(1i64, |product, &side| product.checked_mul(side));
+    let fits = values.filter(|values| (0..=MOST_VALUES).contains(values));
+    fits.ok_or_else(|| broken(format!("{what} of shape {shape:?} is larger than any memory")))
+}
+
 /// Everything that follows from a network's description.
 #[derive(Default)]
 pub(crate) struct Plan {
@@ -125,6 +158,8 @@ pub(crate) struct TensorPlan {
     pub name: String,
     pub axes: Vec<Axis>,
     pub init: Init,
+    /// Whether its values are variances, which are never below 0.
+    pub variance: bool,
 }
 
 impl TensorPlan {
@@ -165,30 +200,40 @@ impl Plan {
         self.parameters.push(tensor);
     }
 
-    /// Declares a tensor that is no parameter: it moves with its channels, but has no gradient and enters no matching.
-    pub(crate) fn buffer(&mut self, name: &str, axes: impl Into<Vec<Axis>>, init: Init) {
-        let tensor = self.tensor(name, axes.into(), init);
-        self.buffers.push(tensor);
+    /// Declares the running mean and variance of channels, which are no parameters: they move with their channels, but
+    /// have no gradient and enter no matching.
+    pub(crate) fn running_statistics(&mut self, axis: &Axis) {
+        let mean = self.tensor("running_mean", vec![axis.clone()], Init::Constant(0.0));
+        let variance = self.tensor("running_var", vec![axis.clone()], Init::Constant(1.0));
+        self.buffers.extend([mean, TensorPlan { variance: true, ..variance }]);
     }
 
     fn tensor(&self, name: &str, axes: Vec<Axis>, init: Init) -> TensorPlan {
         let layer = self.path.join(".");
-        TensorPlan { name: format!("{layer}.{name}"), layer, axes, init }
+        TensorPlan { name: format!("{layer}.{name}"), layer, axes, init, variance: false }
     }
 
     /// Plans a layer under its name, and notes it for the summary.
     pub(crate) fn layer(&mut self, name: &str, layer: &Layer, input: Flow) -> Result<Flow> {
         self.path.push(name.to_owned());
         let path = self.path.join(".");
+        if name.is_empty() || path.starts_with(crate::file::RESERVED) {
+            let reason = format!("its name is empty or begins with `{}`, which checkpoints use", crate::file::RESERVED);
+            return Err(Error::Layer { layer: path, reason });
+        }
         if self.layers.iter().any(|earlier| earlier.name == path) {
             return Err(Error::Layer { layer: path, reason: "another layer has the same name".into() });
         }
         let before = self.parameters.len();
-        let output = layer.rule().plan(input, self).map_err(|error| error.in_layer(&path))?;
+        let planned = layer.rule().plan(input, self).and_then(|output| {
+            check_values("its output", &output.shape)?;
+            let new = self.parameters[before..].iter().filter(|tensor| tensor.layer == path);
+            let sizes = new.map(|tensor| check_values(&format!("its tensor `{}`", tensor.name), &tensor.shape()));
+            Ok((output, sizes.sum::<Result<i64>>()?))
+        });
+        let (output, parameters) = planned.map_err(|error| error.in_layer(&path))?;
         self.path.pop();
         if !matches!(layer, Layer::Sequence(_)) {
-            let own = self.parameters[before..].iter().filter(|tensor| tensor.layer == path);
-            let parameters = own.map(|tensor| tensor.shape().iter().product::<i64>()).sum();
             self.layers.push(LayerPlan { name: path, kind: layer.kind(), output: output.clone(), parameters });
         }
         Ok(output)
@@ -218,6 +263,15 @@ impl<'a> Values<'a> {
     }
 }
 
+/// What an observer sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// The output of a linear or convolution layer.
+    WeightOutput,
+    /// The input of a batch norm.
+    NormInput,
+}
+
 /// How one forward pass runs.
 pub(crate) struct Pass<'a> {
     pub mode: Mode,
@@ -231,8 +285,10 @@ pub(crate) struct Pass<'a> {
     pub momentum: Option<f64>,
     /// Number format of the matrix products; sums and normalisation stay in f32.
     pub precision: Kind,
-    /// Gathers the outputs of linear and convolution layers.
-    pub outputs: Option<&'a RefCell<Vec<Tensor>>>,
+    /// Whether batch norm normalises by the statistics of the batch; while training it does.
+    pub batch_statistics: bool,
+    /// Sees what flows through the layers.
+    pub observer: Option<&'a dyn Fn(Seen, &Tensor) -> Result<()>>,
     /// Dropout masks drawn so far.
     pub masks: Cell<u64>,
 }
@@ -244,8 +300,16 @@ impl<'a> Pass<'a> {
             Mode::Train { seed } => vec![seed],
             Mode::Eval => Vec::new(),
         };
-        let masks = Cell::new(0);
-        Pass { mode, models: 1, seeds, momentum: None, precision: Kind::Float, outputs: None, masks }
+        Pass {
+            mode,
+            models: 1,
+            seeds,
+            momentum: None,
+            precision: Kind::Float,
+            batch_statistics: mode != Mode::Eval,
+            observer: None,
+            masks: Cell::new(0),
+        }
     }
 
     /// A pass of models side by side in training mode, each with its own seed.
@@ -269,11 +333,9 @@ impl<'a> Pass<'a> {
         Ok(x.f_reshape(shape)?)
     }
 
-    /// Shows the output of a linear or convolution layer to whoever wants to see it.
-    pub(crate) fn show(&self, output: &Tensor) {
-        if let Some(outputs) = self.outputs {
-            outputs.borrow_mut().push(output.shallow_clone());
-        }
+    /// Shows a tensor to whoever wants to see it.
+    pub(crate) fn show(&self, seen: Seen, tensor: &Tensor) -> Result<()> {
+        self.observer.map_or(Ok(()), |observer| observer(seen, tensor))
     }
 
     /// The tensor in the number format of matrix products.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use super::layer::{Flow, Init, LayerRule, Pass, Plan, Values, broken};
+use super::layer::{Flow, Init, LayerRule, Pass, Plan, Seen, Values, check_size};
 use crate::error::Result;
 
 /// A linear layer with bias; its tensors are `weight: [out, in]` and `bias: [out]`.
@@ -22,12 +22,8 @@ impl Linear {
 
 impl LayerRule for Linear {
     fn plan(&self, input: Flow, plan: &mut Plan) -> Result<Flow> {
-        if self.inputs < 1 || self.outputs < 1 {
-            return Err(broken(format!(
-                "it goes from {} to {} units, both must be at least 1",
-                self.inputs, self.outputs
-            )));
-        }
+        check_size("number of inputs", self.inputs, 1)?;
+        check_size("number of outputs", self.outputs, 1)?;
         if input.shape != [self.inputs] {
             return Err(input.unfit(format!("[{}]", self.inputs)));
         }
@@ -50,7 +46,7 @@ impl LayerRule for Linear {
             let y = bias.f_unsqueeze(1)?.f_baddbmm(&x, &weight.f_transpose(1, 2)?, 1.0, 1.0)?;
             y.f_transpose(0, 1)?.f_flatten(1, 2)?
         };
-        pass.show(&y);
+        pass.show(Seen::WeightOutput, &y)?;
         Ok(y)
     }
 }

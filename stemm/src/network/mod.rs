@@ -7,6 +7,7 @@ mod batch_norm;
 mod branches;
 mod conv2d;
 mod dropout;
+mod fit;
 mod flatten;
 mod group_norm;
 mod groups;
@@ -25,16 +26,17 @@ pub(crate) use batch_norm::MOMENTUM;
 pub use branches::{Add, Concat};
 pub use conv2d::Conv2d;
 pub use dropout::Dropout;
+pub(crate) use fit::Memory;
 pub use flatten::Flatten;
 pub use group_norm::GroupNorm;
 pub use layer::Layer;
-pub(crate) use layer::{Pass, Plan};
+pub(crate) use layer::{Pass, Plan, Seen};
 pub use layer_norm::LayerNorm;
 pub use linear::Linear;
 pub use model::Model;
 pub(crate) use model::check_models;
 pub use params::Params;
-pub(crate) use params::dot;
+pub(crate) use params::{dot, squared_distance};
 pub use pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d};
 pub use sequence::Sequence;
 pub(crate) use spec::Member;
@@ -127,8 +129,11 @@ impl Network {
 
     /// Shapes, tensors and ties of all layers, and what flows out; an error names the first layer that does not fit.
     pub(crate) fn plan(&self) -> Result<(Plan, Flow)> {
-        if self.input_shape.is_empty() || self.input_shape.iter().any(|&size| size < 1) {
-            let requirement = "at least one dimension, each at least 1, such as [3, 32, 32]";
+        let sized = self.input_shape.iter().try_for_each(|&size| layer::check_size("side", size, 1));
+        let sized = sized.and_then(|()| layer::check_values("the input", &self.input_shape));
+        if self.input_shape.is_empty() || sized.is_err() {
+            let requirement =
+                "at least one dimension, each at least 1, such as [3, 32, 32], and no more than fits into memory";
             let value = format!("{:?}", self.input_shape);
             return Err(Error::Setting { setting: "input_shape", value, requirement });
         }
@@ -169,6 +174,9 @@ impl Network {
     }
 
     /// Draws parameters as PyTorch's modules do by default; the same seed gives the same values on every device.
+    ///
+    /// # Errors
+    /// More parameters than there is memory for.
     pub fn init(&self, seed: u64, device: impl Into<Device>) -> Result<Params> {
         let device = device.into();
         let mut rng = rng(seed, Purpose::Initialisation);
@@ -181,13 +189,18 @@ impl Network {
             tensors.collect()
         };
         let (plan, _) = self.plan()?;
+        let sizes = plan.parameters.iter().chain(&plan.buffers).map(|tensor| tensor.shape().iter().product::<i64>());
+        let largest = sizes.clone().max().unwrap_or(0);
+        // The values of one tensor exist twice while libtorch takes them over.
+        crate::memory::check("the parameters", 4 * (sizes.map(|size| size as u64).sum::<u64>() + largest as u64))?;
         Ok(Params::new(draw(plan.parameters)?, draw(plan.buffers)?))
     }
 
-    /// Computes the outputs `[batch, ...]` for inputs `x: [batch, ...]`; each sample is reshaped to the input shape.
+    /// Computes the outputs `[batch, ...]` for inputs `x: [batch, ...]`; flat samples are reshaped to the input shape, and
+    /// images flattened for a flat one.
     ///
     /// # Errors
-    /// Samples with another number of values than the input shape, parameters of another network.
+    /// Samples of another shape than the input's, unless one of the two is flat; parameters of another network.
     pub fn forward(&self, params: &Params, x: &Tensor, mode: Mode) -> Result<Tensor> {
         self.run(params, x, &Pass::new(mode))
     }
@@ -195,53 +208,57 @@ impl Network {
     /// [`Network::forward`] with everything that a pass can do besides.
     pub(crate) fn run(&self, params: &Params, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         let size = x.size();
-        let per_sample: i64 = size.iter().skip(1).product();
-        if size.len() < 2 || per_sample != pass.models * self.input_shape.iter().product::<i64>() {
-            return Err(Error::ShapeMismatch {
-                tensor: "one sample of the input".into(),
-                expected: self.input_shape.clone(),
-                found: size.into_iter().skip(1).collect(),
-                hint: "use data that fits the network's input shape; `fit_to` pads images and repeats their channels",
-            });
+        // Models side by side come from `evaluate::beside`, with one model's samples flattened after the other's.
+        if pass.models == 1 {
+            self.check_sample(|| "one sample of the input".into(), size.get(1..).unwrap_or_default())?;
         }
         let mut shape = vec![size[0], pass.models * self.input_shape[0]];
         shape.extend(&self.input_shape[1..]);
-        let x = x.f_reshape(shape.as_slice())?;
+        // The network computes in the format of its parameters; pixels may be f32 or bytes.
+        let kind = params.tensors().first().map_or_else(|| x.kind(), Tensor::kind);
+        let x = x.f_reshape(shape.as_slice())?.f_to_kind(kind)?;
         let mut values = Values { parameters: params.tensors().iter(), buffers: params.buffers().iter() };
         let y = self.layers.forward(&mut values, &x, pass)?;
         if values.parameters.len() + values.buffers.len() > 0 {
             return Err(Values::exhausted());
         }
         // Losses are computed from f32 even where the products were not.
-        if pass.precision == Kind::Float { Ok(y) } else { Ok(y.f_to_kind(Kind::Float)?) }
+        if pass.precision == Kind::Float { Ok(y) } else { Ok(y.f_to_kind(kind)?) }
     }
 
-    /// Checks that the parameters are this network's: names, shapes, finite values.
+    /// Checks that the parameters are this network's: names, shapes, one number format, finite values, no negative
+    /// variance.
     pub fn check_params(&self, params: &Params) -> Result<()> {
-        let shapes = self.tensor_shapes();
-        if shapes.len() != params.iter().len() || shapes.iter().zip(params.iter()).any(|((a, _), (b, _))| a != b) {
-            let found: Vec<&str> = params.iter().map(|(name, _)| name).collect();
-            return Err(Error::TensorNames {
-                missing: shapes
-                    .iter()
-                    .map(|(name, _)| name)
-                    .filter(|name| !found.contains(&name.as_str()))
-                    .cloned()
-                    .collect(),
-                surplus: found
-                    .iter()
-                    .filter(|name| shapes.iter().all(|(own, _)| own != *name))
-                    .map(ToString::to_string)
-                    .collect(),
-            });
+        let (parameters, buffers) = self.tensor_plans();
+        let plans: Vec<TensorPlan> = parameters.into_iter().chain(buffers).collect();
+        if plans.len() != params.iter().len()
+            || plans.iter().zip(params.iter()).any(|(plan, (name, _))| plan.name != name)
+        {
+            let (own, found): (Vec<&str>, Vec<&str>) =
+                (plans.iter().map(|plan| plan.name.as_str()).collect(), params.iter().map(|(name, _)| name).collect());
+            let without = |names: &[&str], others: &[&str]| -> Vec<String> {
+                names.iter().filter(|name| !others.contains(name)).map(ToString::to_string).collect()
+            };
+            return Err(Error::TensorNames { missing: without(&own, &found), surplus: without(&found, &own) });
         }
-        for ((name, expected), (_, tensor)) in shapes.into_iter().zip(params.iter()) {
-            if tensor.size() != expected {
+        let kind = params.kind();
+        for (plan, (_, tensor)) in plans.into_iter().zip(params.iter()) {
+            if tensor.size() != plan.shape() {
                 let hint = "load the parameters with the network they were saved with";
-                return Err(Error::ShapeMismatch { tensor: name, expected, found: tensor.size(), hint });
+                let (expected, found) = (plan.shape(), tensor.size());
+                return Err(Error::ShapeMismatch { tensor: plan.name, expected, found, hint });
+            }
+            let own = tensor.f_kind()?;
+            if own != kind || !matches!(kind, Kind::Float | Kind::Double) {
+                let expected = "Float or Double, the same for all tensors".to_owned();
+                return Err(Error::NumberFormat { tensor: plan.name, found: format!("{own:?}"), expected });
             }
             if !crate::data::all_finite(tensor)? {
-                return Err(Error::NonFinite { tensor: name });
+                return Err(Error::NonFinite { tensor: plan.name, hint: crate::error::RETRAIN });
+            }
+            let lowest = if plan.variance { tensor.f_min()?.f_double_value(&[])? } else { 0.0 };
+            if lowest < 0.0 {
+                return Err(Error::NegativeVariance { tensor: plan.name, lowest });
             }
         }
         Ok(())

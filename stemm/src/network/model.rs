@@ -154,7 +154,13 @@ impl Network {
         let mut surplus: Vec<String> = tensors.into_keys().collect();
         surplus.sort();
         if missing.len() + misshapen.len() + surplus.len() > 0 {
-            return Err(Error::StateDict { path: path.into(), missing, surplus, misshapen });
+            return Err(Error::StateDict {
+                path: path.into(),
+                missing,
+                surplus,
+                misshapen,
+                hint: "load it with the network it was saved from, or give a list of names that differ",
+            });
         }
         Ok(params)
     }

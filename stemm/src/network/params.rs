@@ -92,6 +92,11 @@ impl Params {
         self.tensors.iter().map(Tensor::numel).sum()
     }
 
+    /// Number format of the tensors (f32 if there are none).
+    pub fn kind(&self) -> Kind {
+        self.tensors.first().map_or(Kind::Float, Tensor::kind)
+    }
+
     /// Device of the tensors (the CPU if there are none).
     pub fn device(&self) -> Device {
         self.tensors.first().map_or(Device::Cpu, Tensor::device)
@@ -154,17 +159,41 @@ impl Params {
         (0..sets).map(|set| self.map(|tensor| copied(&tensor.f_select(0, set as i64)?))).collect()
     }
 
+    /// Checks that another set has parameters of the same names and shapes.
+    pub(crate) fn check_same(&self, other: &Params) -> Result<()> {
+        let names = |set: &Params| set.names[..set.tensors.len()].to_vec();
+        if !Arc::ptr_eq(&self.names, &other.names) && names(self) != names(other) {
+            let without = |own: &Params, others: &Params| -> Vec<String> {
+                let others = names(others);
+                names(own).into_iter().filter(|name| !others.contains(name)).collect()
+            };
+            return Err(Error::TensorNames { missing: without(self, other), surplus: without(other, self) });
+        }
+        for ((tensor, own), other) in self.names.iter().zip(&self.tensors).zip(&other.tensors) {
+            if own.size() != other.size() {
+                let hint = "give parameters of the same network";
+                let (tensor, expected, found) = (tensor.clone(), own.size(), other.size());
+                return Err(Error::ShapeMismatch { tensor, expected, found, hint });
+            }
+        }
+        Ok(())
+    }
+
     /// Inner product `Σ <a, b>` over all parameters, summed in f64; buffers do not count.
+    ///
+    /// # Errors
+    /// Parameters of another network.
     pub fn dot(&self, other: &Params) -> Result<f64> {
+        self.check_same(other)?;
         self.tensors.iter().zip(&other.tensors).try_fold(0.0, |sum, (a, b)| Ok(sum + dot(a, b)?))
     }
 
-    /// Weighted sum `Σ weights[i] sets[i]` of sets with the same shapes, of buffers as well.
+    /// Weighted sum `Σ weights[i] sets[i]` of sets with the same shapes, of buffers as well; the first has the names.
     pub(crate) fn weighted_sum(sets: &[&Params], weights: &[f64]) -> Result<Params> {
         let (first, rest) =
             sets.split_first().ok_or(Error::TooFewModels { operation: "a weighted sum", found: 0, needed: 1 })?;
         let mut sum = first.scaled(weights[0])?;
-        for (set, &weight) in rest.iter().zip(&weights[1..]) {
+        for (set, &weight) in rest.iter().zip(&weights[1..]).filter(|(_, weight)| **weight != 0.0) {
             for (sum, tensor) in sum.all_mut().zip(set.all()) {
                 let _ = sum.f_add_(&tensor.f_mul_scalar(weight)?)?;
             }
@@ -176,6 +205,11 @@ impl Params {
 /// `<a, b>` of two tensors, summed in f64.
 pub(crate) fn dot(a: &Tensor, b: &Tensor) -> Result<f64> {
     Ok(a.f_mul(b)?.f_sum(Kind::Double)?.f_double_value(&[])?)
+}
+
+/// `|a - b|²` of two tensors, summed in f64: from inner products little would be left where the two are close.
+pub(crate) fn squared_distance(a: &Tensor, b: &Tensor) -> Result<f64> {
+    Ok(a.f_sub(b)?.f_to_kind(Kind::Double)?.f_square()?.f_sum(Kind::Double)?.f_double_value(&[])?)
 }
 
 /// The same tensors, not copied.

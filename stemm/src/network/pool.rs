@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::conv2d::Window;
-use super::layer::{Flow, LayerRule, Pass, Plan, Values, broken};
+use super::layer::{Flow, LayerRule, Pass, Plan, Values, broken, check_size};
 use crate::error::Result;
 
 /// The largest value of each window; padding counts as minus infinity.
@@ -71,7 +71,7 @@ impl AdaptiveAvgPool2d {
 }
 
 fn plan_window(window: Window, input: Flow) -> Result<Flow> {
-    if 2 * window.padding > window.kernel {
+    if window.padding > window.kernel / 2 {
         let (padding, kernel) = (window.padding, window.kernel);
         return Err(broken(format!("its padding {padding} is more than half of its window of {kernel}")));
     }
@@ -105,9 +105,7 @@ impl LayerRule for AvgPool2d {
 impl LayerRule for AdaptiveAvgPool2d {
     fn plan(&self, input: Flow, _plan: &mut Plan) -> Result<Flow> {
         let [channels, ..] = input.image()?;
-        if self.size.iter().any(|&side| side < 1) {
-            return Err(broken(format!("its output size {:?} must be at least 1 x 1", self.size)));
-        }
+        self.size.iter().try_for_each(|&side| check_size("output side", side, 1))?;
         Ok(input.reshaped(vec![channels, self.size[0], self.size[1]]))
     }
 

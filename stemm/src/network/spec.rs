@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Network;
 use super::groups::{Axis, Ties};
 use super::layer::TensorPlan;
+use crate::error::{Error, Result};
 
 /// A run of entries of a tensor axis: `units` units of `block` neighbouring entries each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +90,32 @@ impl PermutationSpec {
             }
         }
         members
+    }
+
+    /// Checks that parameters have the axes that the groups move.
+    pub(crate) fn check(&self, params: &super::Params) -> Result<()> {
+        let length = |axis: &Vec<AxisSegment>| axis.iter().map(|segment| segment.units * segment.block).sum::<i64>();
+        let shapes = |all: &[Vec<Vec<AxisSegment>>]| -> Vec<Vec<i64>> {
+            all.iter().map(|axes| axes.iter().map(length).collect()).collect()
+        };
+        let found = |tensors: &[tch::Tensor]| tensors.iter().map(tch::Tensor::size).collect::<Vec<_>>();
+        let sets =
+            [(shapes(&self.axes), found(params.tensors())), (shapes(&self.buffer_axes), found(params.buffers()))];
+        for (expected, found) in sets {
+            let pairs = expected.iter().zip(&found);
+            let differing = pairs.enumerate().find(|(_, (expected, found))| expected != found);
+            // A surplus or missing tensor shows as one of another shape.
+            let place = differing
+                .map(|(place, _)| place)
+                .or((expected.len() != found.len()).then(|| expected.len().min(found.len())));
+            if let Some(place) = place {
+                let shape = |all: &[Vec<i64>]| all.get(place).cloned().unwrap_or_default();
+                let (expected, found) = (shape(&expected), shape(&found));
+                let hint = "give parameters of the network that the permutations belong to";
+                return Err(Error::ShapeMismatch { tensor: format!("tensor {place}"), expected, found, hint });
+            }
+        }
+        Ok(())
     }
 
     /// An axis in terms of groups.

@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::{Map, Value};
 use tch::{Device, Tensor};
 
 use super::optimiser::OptimiserState;
 use super::{Choice, Epoch, Optimiser, Precision, Schedule, Trainer};
-use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::file::{self, Metadata};
 use crate::network::{Network, Params};
@@ -24,7 +24,7 @@ pub(super) struct State {
 }
 
 /// What must be the same for a checkpoint to be continued.
-#[derive(Serialize, Deserialize, PartialEq)]
+#[derive(Serialize)]
 struct Recipe {
     optimiser: Optimiser,
     learning_rate: f64,
@@ -37,9 +37,8 @@ struct Recipe {
     choice: Choice,
     patience: Option<usize>,
     seed: u64,
-    /// Name of the data and how they are prepared.
+    /// SHA-256 of the training and held-out data and their preparation.
     data: String,
-    samples: usize,
 }
 
 /// Where the checkpoint of a seed is, and what it must agree with.
@@ -47,14 +46,28 @@ pub(super) struct Checkpoint<'a> {
     path: PathBuf,
     network: &'a Network,
     recipe: Recipe,
+    /// Epochs that the training is to have.
+    epochs: usize,
 }
 
-/// Prefixes of tensor names; the parameters themselves have none, so that `Model::load` reads checkpoints too.
-const MOMENTS: [&str; 2] = ["optimiser.first_moment.", "optimiser.second_moment."];
-const BEST: &str = "best.";
+impl Recipe {
+    /// The first field in which a stored recipe differs.
+    fn first_difference(&self, stored: &Map<String, Value>) -> Option<String> {
+        let Value::Object(own) = serde_json::to_value(self).ok()? else { return None };
+        let names = own.keys().chain(stored.keys().filter(|name| !own.contains_key(*name)));
+        let differs = |name: &&String| own.get(*name) != stored.get(*name);
+        let field = names.into_iter().find(differs)?;
+        Some(if field == "data" { "training or held-out data".to_owned() } else { format!("`{field}`") })
+    }
+}
+
+/// Prefixes of tensor names, which no layer's can have. The parameters that the training would return have none, so that
+/// `Model::load` reads them from a checkpoint too; those of the last step stand beside them where they are others.
+const MOMENTS: [&str; 2] = ["stemm:first_moment.", "stemm:second_moment."];
+const LAST: &str = "stemm:last.";
 
 impl<'a> Checkpoint<'a> {
-    pub fn new(folder: &Path, trainer: &Trainer, network: &'a Network, data: &Dataset, seed: u64) -> Self {
+    pub fn new(folder: &Path, trainer: &Trainer, network: &'a Network, data: String, seed: u64) -> Self {
         let recipe = Recipe {
             optimiser: trainer.optimiser,
             learning_rate: trainer.learning_rate,
@@ -66,16 +79,17 @@ impl<'a> Checkpoint<'a> {
             choice: trainer.choice,
             patience: trainer.patience,
             seed,
-            data: data.description(),
-            samples: data.len(),
+            data,
         };
-        Checkpoint { path: folder.join(format!("seed{seed}.safetensors")), network, recipe }
+        Checkpoint { path: folder.join(format!("seed{seed}.safetensors")), network, recipe, epochs: trainer.epochs }
     }
 
     pub fn save(&self, state: &State) -> Result<()> {
-        let mut sets = vec![("", &state.params)];
+        let mut sets = match &state.best {
+            Some(best) => vec![("", best), (LAST, &state.params)],
+            None => vec![("", &state.params)],
+        };
         sets.extend(MOMENTS.into_iter().zip(&state.optimiser.moments));
-        sets.extend(state.best.iter().map(|best| (BEST, best)));
         let mut tensors: Vec<(String, &Tensor)> = Vec::new();
         for (prefix, params) in sets {
             tensors.extend(params.iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)));
@@ -83,6 +97,7 @@ impl<'a> Checkpoint<'a> {
         let metadata = Metadata::from([
             ("network".to_owned(), file::to_json(self.network)),
             ("recipe".to_owned(), file::to_json(&self.recipe)),
+            ("best".to_owned(), file::to_json(&state.best.is_some())),
             ("steps".to_owned(), file::to_json(&state.optimiser.steps)),
             ("epochs".to_owned(), file::to_json(&state.epochs)),
         ]);
@@ -95,14 +110,14 @@ impl<'a> Checkpoint<'a> {
             return Ok(None);
         }
         let (mut tensors, metadata) = file::read_tensors(&self.path, device)?;
-        let mismatch = |field| Error::CheckpointMismatch { path: self.path.clone(), field };
+        let mismatch = |field: &str| Error::CheckpointMismatch { path: self.path.clone(), field: field.to_owned() };
         let network: Network = file::from_metadata(&self.path, &metadata, "network")?;
         if network != *self.network {
             return Err(mismatch("network"));
         }
-        let recipe: Recipe = file::from_metadata(&self.path, &metadata, "recipe")?;
-        if recipe != self.recipe {
-            return Err(mismatch("training data or setting"));
+        let recipe: Map<String, Value> = file::from_metadata(&self.path, &metadata, "recipe")?;
+        if let Some(field) = self.recipe.first_difference(&recipe) {
+            return Err(mismatch(&field));
         }
         let mut set = |prefix: &str| -> Result<Params> {
             let mut own = HashMap::new();
@@ -112,21 +127,32 @@ impl<'a> Checkpoint<'a> {
             }
             network.collect(&self.path, own, &[])
         };
-        let params = set("")?.leaves()?;
+        let result = set("")?;
+        let best: bool = file::from_metadata(&self.path, &metadata, "best")?;
+        let (params, best) = if best { (set(LAST)?, Some(result)) } else { (result, None) };
+        let params = params.leaves()?;
         network.check_params(&params)?;
         let mut optimiser = OptimiserState::new(self.recipe.optimiser, &params)?;
         optimiser.steps = file::from_metadata(&self.path, &metadata, "steps")?;
-        let best = if self.recipe.choice == Choice::BestEpoch { Some(set(BEST)?) } else { None };
         for (moments, prefix) in optimiser.moments.iter_mut().zip(MOMENTS) {
             let mut names: Vec<String> = moments.iter().map(|(name, _)| format!("{prefix}{name}")).rev().collect();
             *moments = moments.map(|zeros| {
                 let name = names.pop().unwrap_or_default();
                 let stored = tensors.remove(&name).filter(|stored| stored.size() == zeros.size());
-                let reason = format!("its tensor `{name}` is missing or has a wrong shape");
-                stored.ok_or_else(|| Error::Corrupt { path: self.path.clone(), format: "checkpoint", reason })
+                let reason = || format!("its tensor `{name}` is missing or has a wrong shape");
+                let path = self.path.clone();
+                stored.ok_or(Error::Corrupt {
+                    path,
+                    format: "checkpoint",
+                    reason: reason(),
+                    hint: file::CHECKPOINT_HINT,
+                })
             })?;
         }
-        let epochs = file::from_metadata(&self.path, &metadata, "epochs")?;
+        let epochs: Vec<Epoch> = file::from_metadata(&self.path, &metadata, "epochs")?;
+        if epochs.len() > self.epochs {
+            return Err(Error::CheckpointAhead { path: self.path.clone(), done: epochs.len(), epochs: self.epochs });
+        }
         Ok(Some(State { params, optimiser, epochs, best }))
     }
 }

@@ -16,18 +16,25 @@ pub struct Epoch {
     /// Epochs done, from 1.
     pub epoch: usize,
     /// Mean loss over the epoch's batches while it trained, in nats.
+    #[serde(with = "crate::file::any_float")]
     pub train_loss: f64,
     /// Share of right answers over the same batches.
+    #[serde(with = "crate::file::any_float")]
     pub train_accuracy: f64,
     /// Loss on the held-out data after the epoch, in nats.
+    #[serde(with = "crate::file::any_float")]
     pub held_out_loss: f64,
     /// Accuracy on the held-out data after the epoch.
+    #[serde(with = "crate::file::any_float")]
     pub held_out_accuracy: f64,
     /// Learning rate of the epoch's last step.
+    #[serde(with = "crate::file::any_float")]
     pub learning_rate: f64,
     /// Euclidean norm of the gradient, averaged over the epoch's steps.
+    #[serde(with = "crate::file::any_float")]
     pub gradient_norm: f64,
     /// Time the epoch took; its share where models are trained side by side.
+    #[serde(with = "crate::file::any_float")]
     pub seconds: f64,
 }
 

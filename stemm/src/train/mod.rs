@@ -16,9 +16,9 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-use crate::data::{Dataset, Order, Splits};
+use crate::data::{Order, Splits};
 use crate::error::{Error, Result};
-use crate::evaluate::{Tally, backward, beside, losses_and_accuracies};
+use crate::evaluate::{Tally, backward, beside, by_loss, losses_and_accuracies};
 use crate::network::{MOMENTUM, Model, Network, Params, Pass};
 use crate::progress::{Progress, Task};
 use crate::rng::step_seed;
@@ -153,20 +153,27 @@ impl Trainer {
     /// training.
     pub fn train(&self, network: &Network, data: &Splits, seeds: &[u64]) -> Result<Training> {
         self.check(seeds)?;
-        check_classes(network, &data.train)?;
+        network.check_splits(data)?;
+        let digest = self.checkpoints.as_ref().map(|_| data.training_digest()).transpose()?;
         let mut training = Training { models: Vec::new(), history: History::default() };
         let mut task = self.progress.task(
             format!("training {} models", seeds.len()),
-            seeds.len() * self.epochs * data.train.batch_count(self.batch_size),
+            seeds.len().saturating_mul(self.epochs).saturating_mul(data.train.batch_count(self.batch_size)),
         );
         let on_gpu = data.train.device().is_cuda();
         let at_once = self.at_once.unwrap_or(if on_gpu { seeds.len() } else { 1 });
         for seeds in seeds.chunks(at_once) {
             let first = training.models.len();
-            let runs = seeds.iter().enumerate().map(|(index, &seed)| self.start(network, data, first + index, seed));
+            let runs = seeds.iter().enumerate().map(|(index, &seed)| {
+                self.start(network, data, digest.as_deref().unwrap_or_default(), first + index, seed)
+            });
             let mut runs: Vec<Run> = runs.collect::<Result<_>>()?;
             self.train_to_end(network, data, &mut runs, &mut task)?;
-            for Run { model, state, .. } in runs {
+            for Run { model, seed, state, .. } in runs {
+                if self.choice == Choice::BestEpoch && state.best.is_none() {
+                    let tensor = format!("the held-out loss of the model with seed {seed}, in every epoch,");
+                    return Err(Error::NonFinite { tensor, hint: crate::error::RETRAIN });
+                }
                 let params = state.best.map_or_else(|| state.params.copied(), Ok)?;
                 training.models.push(Model::new(network.clone(), params)?);
                 training.history.epochs.extend(state.epochs.into_iter().map(|epoch| Epoch { model, ..epoch }));
@@ -198,10 +205,10 @@ impl Trainer {
     }
 
     /// A model with its initial values, or where its checkpoint left it.
-    fn start<'a>(&self, network: &'a Network, data: &Splits, model: usize, seed: u64) -> Result<Run<'a>> {
+    fn start<'a>(&self, network: &'a Network, data: &Splits, digest: &str, model: usize, seed: u64) -> Result<Run<'a>> {
         let device = data.train.device();
         let folder = self.checkpoints.as_ref();
-        let checkpoint = folder.map(|folder| Checkpoint::new(folder, self, network, &data.train, seed));
+        let checkpoint = folder.map(|folder| Checkpoint::new(folder, self, network, digest.to_owned(), seed));
         let resumed = match &checkpoint {
             Some(checkpoint) => checkpoint.load(device)?,
             None => None,
@@ -249,7 +256,7 @@ impl Trainer {
         let params = Params::stacked(&runs.iter().map(|run| &run.state.params).collect::<Vec<_>>())?.into_leaves()?;
         let mut optimiser = OptimiserState::stacked(&runs.iter().map(|run| &run.state.optimiser).collect::<Vec<_>>())?;
         let shuffled = runs.iter().map(|run| Order::Shuffled { seed: run.seed, epoch });
-        let batches = shuffled.map(|order| data.train.batches(self.batch_size, order));
+        let batches = shuffled.map(|order| network.batches(&data.train, self.batch_size, order));
         let mut batches = batches.collect::<Result<Vec<_>>>()?;
         let steps = data.train.batch_count(self.batch_size);
         let mut tallies = Tally::each(models);
@@ -303,7 +310,7 @@ impl Trainer {
     }
 
     fn stopped_early(&self, epochs: &[Epoch]) -> bool {
-        let best = epochs.iter().enumerate().min_by(|a, b| a.1.held_out_loss.total_cmp(&b.1.held_out_loss));
+        let best = epochs.iter().enumerate().min_by(|a, b| by_loss(a.1.held_out_loss, b.1.held_out_loss));
         match (self.patience, best) {
             (Some(patience), Some((best, _))) => epochs.len() - 1 - best >= patience,
             _ => false,
@@ -328,18 +335,6 @@ fn norms(gradients: &[Tensor], models: usize) -> Result<Tensor> {
         .map(|gradient| Ok(gradient.f_reshape([models as i64, -1])?.f_norm_scalaropt_dim(2, [1i64], false)?))
         .collect::<Result<Vec<_>>>()?;
     Ok(Tensor::f_stack(&norms, 0)?.f_norm_scalaropt_dim(2, [0i64], false)?.f_to_kind(Kind::Double)?)
-}
-
-/// Labels must name outputs of the network; libtorch would abort on others on a GPU.
-pub(crate) fn check_classes(network: &Network, data: &Dataset) -> Result<()> {
-    let classes = network.output_shape().iter().product();
-    if data.classes() > classes {
-        let labels = Vec::<i64>::try_from(data.labels())?;
-        if let Some(index) = labels.iter().position(|&label| label >= classes) {
-            return Err(Error::LabelOutOfRange { index, label: labels[index], classes });
-        }
-    }
-    Ok(())
 }
 
 /// A count that must not be zero.

@@ -102,12 +102,12 @@ impl SpectralDensity {
         }
         let hessian = Hessian::new(model, data, self.weighting)?;
         let mut rng = rng(self.seed, Purpose::Probe);
-        let mut task = self.progress.task("spectral density", self.vectors * self.steps);
+        let mut task = self.progress.task("spectral density", self.vectors.saturating_mul(self.steps));
         let mut products = 0;
         let mut quadratures = Vec::new();
         for _ in 0..self.vectors {
             let most = self.steps.min(hessian.dimension() as usize);
-            let mut basis = Krylov::new(&hessian.signs(&mut rng)?, most)?;
+            let mut basis = Krylov::new(&hessian.signs(&mut rng)?)?;
             while basis.len() < most && !basis.exhausted() {
                 basis.extend(&hessian)?;
                 products += 1;

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::frame::{column, frame};
 use crate::network::{Model, Params, dot};
 use crate::progress::{Progress, Task};
-use crate::rng::{Purpose, rng};
+use crate::rng::{Purpose, normal, rng};
 
 /// Settings of the search for the eigenvalues of largest magnitude.
 ///
@@ -27,7 +27,8 @@ use crate::rng::{Purpose, rng};
 pub struct Lanczos {
     /// Eigenvalues that are wanted.
     pub count: usize,
-    /// Products of the Hessian with a vector, at most; each keeps a vector as large as the model.
+    /// Products of the Hessian with a vector, at most; each keeps a vector as large as the model, and no more than 8 GiB of
+    /// them are kept, or half of the free memory: a search that ends there has not converged.
     pub max_products: usize,
     /// Ends when every residual is at most this share of the largest eigenvalue.
     pub relative_error: f64,
@@ -79,31 +80,34 @@ impl Lanczos {
     /// # Errors
     /// No eigenvalues wanted, more than products or parameters, NaN weights, data that do not fit.
     pub fn eigenvalues(&self, models: &[(&str, &Model)], data: &Dataset) -> Result<Vec<Eigenvalues>> {
+        super::check_relative_error(Some(self.relative_error))?;
         let smallest = models.iter().map(|(_, model)| model.params.numel()).min().unwrap_or(usize::MAX);
         if self.count == 0 || self.count > self.max_products.min(smallest) {
             let requirement = "at least 1, and no more than `max_products` or the number of parameters";
             return Err(Error::Setting { setting: "count", value: self.count.to_string(), requirement });
         }
-        let mut task = self.progress.task("Hessian eigenvalues", models.len() * self.max_products);
+        let mut task = self.progress.task("Hessian eigenvalues", models.len().saturating_mul(self.max_products));
         models.iter().map(|(name, model)| self.of_model(name, model, data, &mut task)).collect()
     }
 
     fn of_model(&self, name: &str, model: &Model, data: &Dataset, task: &mut Task) -> Result<Eigenvalues> {
         let hessian = Hessian::new(model, data, self.weighting)?;
-        let start = hessian.signs(&mut rng(self.seed, Purpose::Probe))?;
-        let most = self.max_products.min(hessian.dimension() as usize);
-        let mut basis = Krylov::new(&start, most)?;
+        let mut rng = rng(self.seed, Purpose::Probe);
+        let dimension = hessian.dimension() as usize;
+        let most = self.max_products.min(dimension).min(affordable(&model.params));
+        let mut basis = Krylov::new(&hessian.signs(&mut rng)?)?;
         loop {
             basis.extend(&hessian)?;
             let ritz = basis.ritz()?;
-            let count = self.count.min(ritz.values.len());
             let mut order: Vec<usize> = (0..ritz.values.len()).collect();
             order.sort_by(|&a, &b| ritz.values[b].abs().total_cmp(&ritz.values[a].abs()));
-            order.truncate(count);
+            order.truncate(self.count);
             let goal = self.relative_error * ritz.values[order[0]].abs();
-            let converged = count == self.count && order.iter().all(|&index| ritz.residuals[index] <= goal);
+            let settled = order.len() == self.count && order.iter().all(|&index| ritz.residuals[index] <= goal);
             task.step(|| format!("largest {:.4}", ritz.values[order[0]]));
-            if converged || basis.exhausted() || basis.len() == most {
+            let least = order.last().map_or(0.0, |&index| ritz.values[index].abs());
+            let converged = settled && (basis.len() == dimension || basis.misses_none_above(least, goal)?);
+            if converged || basis.len() >= most {
                 let vectors = order.iter().map(|&index| shaped(&basis.combine(&ritz.weights[index])?, &model.params));
                 return Ok(Eigenvalues {
                     model: name.to_owned(),
@@ -113,11 +117,21 @@ impl Lanczos {
                     residuals: order.iter().map(|&index| ritz.residuals[index]).collect(),
                     vectors: vectors.collect::<Result<_>>()?,
                     products: basis.len(),
-                    converged: converged || basis.exhausted(),
+                    converged,
                 });
+            }
+            if basis.exhausted() {
+                basis.go_on_in_what_is_left(&normal(&[dimension as i64], &mut rng)?)?;
             }
         }
     }
+}
+
+/// Vectors as large as a model that there is memory for.
+fn affordable(params: &Params) -> usize {
+    let bytes = params.numel() * params.kind().elt_size_in_bytes();
+    let free = crate::memory::available().unwrap_or(u64::MAX) / 2;
+    (free.min(8 << 30) as usize / bytes.max(1)).max(1)
 }
 
 /// A vector in the shapes of a model's parameters.
@@ -132,11 +146,17 @@ fn shaped(vector: &Tensor, like: &Params) -> Result<Params> {
 
 /// An orthonormal basis in which the Hessian is tridiagonal: `α` on the diagonal, `β` beside it.
 pub(super) struct Krylov {
-    vectors: Tensor, // [most, d], of which the first `len` are filled in
+    /// The vectors as rows of some matrices `[up to ROWS, d]`.
+    vectors: Vec<Tensor>,
     next: Tensor,
     alpha: Vec<f64>,
     beta: Vec<f64>,
+    /// The first vector of the space that is being searched; those before it span spaces that the Hessian does not leave.
+    space: usize,
 }
+
+/// Vectors that are put together as one matrix: the basis grows by so many, as it needs them.
+const ROWS: usize = 16;
 
 /// Eigenvalues of the tridiagonal matrix, in rising order.
 pub(super) struct Ritz {
@@ -147,11 +167,10 @@ pub(super) struct Ritz {
 }
 
 impl Krylov {
-    /// A basis that begins with `start` and will have at most so many vectors.
-    pub(super) fn new(start: &Tensor, most: usize) -> Result<Krylov> {
+    /// A basis that begins with `start`.
+    pub(super) fn new(start: &Tensor) -> Result<Krylov> {
         let next = start.f_div_scalar(dot(start, start)?.sqrt())?;
-        let vectors = Tensor::f_empty([most as i64, start.size()[0]], (start.kind(), start.device()))?;
-        Ok(Krylov { vectors, next, alpha: Vec::new(), beta: Vec::new() })
+        Ok(Krylov { vectors: Vec::new(), next, alpha: Vec::new(), beta: Vec::new(), space: 0 })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -160,19 +179,30 @@ impl Krylov {
 
     /// Whether the basis spans a space that the Hessian does not leave: the values are exact.
     pub(super) fn exhausted(&self) -> bool {
-        let Some((&last, before)) = self.beta.split_last() else { return false };
-        last <= 1e-6 * self.alpha.iter().chain(before).map(|x| x.abs()).fold(0.0, f64::max)
+        self.beta.last().is_some_and(|&last| last <= 1e-6 * self.size())
+    }
+
+    /// The largest entry of the tridiagonal matrix.
+    fn size(&self) -> f64 {
+        let beta = &self.beta[..self.beta.len().saturating_sub(1)];
+        self.alpha.iter().chain(beta).map(|x| x.abs()).fold(0.0, f64::max)
     }
 
     /// One more product.
     pub(super) fn extend(&mut self, hessian: &Hessian) -> Result<()> {
-        self.vectors.f_select(0, self.len() as i64)?.f_copy_(&self.next)?;
+        let row = (self.len() % ROWS) as i64;
+        if row == 0 {
+            let shape = [ROWS as i64, self.next.size()[0]];
+            self.vectors.push(Tensor::f_empty(shape, (self.next.kind(), self.next.device()))?);
+        }
+        if let Some(last) = self.vectors.last() {
+            last.f_select(0, row)?.f_copy_(&self.next)?;
+        }
         let mut product = hessian.products(std::slice::from_ref(&self.next))?.remove(0);
         self.alpha.push(dot(&product, &self.next)?);
         // Twice: in f32 once would leave the basis far from orthogonal.
         for _ in 0..2 {
-            let basis = self.filled()?;
-            product = product.f_sub(&basis.f_tr()?.f_mv(&basis.f_mv(&product)?)?)?;
+            product = self.orthogonal(&product)?;
         }
         let beta = dot(&product, &product)?.sqrt();
         self.beta.push(beta);
@@ -180,14 +210,61 @@ impl Krylov {
         Ok(())
     }
 
+    /// Starts again with a vector orthogonal to all so far: a space that is used up holds each eigenvalue once, however
+    /// many times it occurs, and misses those that its first vector had no part of.
+    fn go_on_in_what_is_left(&mut self, start: &Tensor) -> Result<()> {
+        let mut start = start.f_to_kind(self.next.kind())?.f_to_device(self.next.device())?;
+        for _ in 0..2 {
+            start = self.orthogonal(&start)?;
+            start = start.f_div_scalar(dot(&start, &start)?.sqrt().max(f64::MIN_POSITIVE))?;
+        }
+        self.next = start;
+        self.space = self.len();
+        if let Some(last) = self.beta.last_mut() {
+            *last = 0.0; // as small as rounding, and no coupling to the new vector
+        }
+        Ok(())
+    }
+
+    /// Whether no eigenvalue of larger magnitude can be missing: the space is not used up, so that its first vector had a
+    /// part of every eigenvector; or a space used up was followed by another, whose largest value is known and no larger.
+    fn misses_none_above(&self, least: f64, goal: f64) -> Result<bool> {
+        let open = self.beta.last().is_some_and(|&last| last > goal);
+        if self.space == 0 {
+            return Ok(open);
+        }
+        let own = self.ritz_from(self.space)?;
+        let largest = (0..own.values.len()).max_by(|&a, &b| own.values[a].abs().total_cmp(&own.values[b].abs()));
+        Ok(largest.is_some_and(|index| own.residuals[index] <= goal && own.values[index].abs() <= least + goal))
+    }
+
+    /// A vector without its part in the basis.
+    fn orthogonal(&self, vector: &Tensor) -> Result<Tensor> {
+        self.matrices()?.iter().try_fold(vector.shallow_clone(), |vector, rows| {
+            Ok(vector.f_sub(&rows.f_tr()?.f_mv(&rows.f_mv(&vector)?)?)?)
+        })
+    }
+
+    /// The vectors so far, as matrices of rows.
+    fn matrices(&self) -> Result<Vec<Tensor>> {
+        let lengths = (0..self.len()).step_by(ROWS).map(|start| ROWS.min(self.len() - start) as i64);
+        self.vectors.iter().zip(lengths).map(|(rows, len)| Ok(rows.f_narrow(0, 0, len)?)).collect()
+    }
+
     pub(super) fn ritz(&self) -> Result<Ritz> {
-        let m = self.len();
+        self.ritz_from(0)
+    }
+
+    /// The values that the vectors from `start` on give.
+    fn ritz_from(&self, start: usize) -> Result<Ritz> {
+        let (alpha, beta) = (&self.alpha[start..], &self.beta[start..]);
+        let m = alpha.len();
         let mut matrix = vec![0.0; m * m];
         for i in 0..m {
-            matrix[i * m + i] = self.alpha[i];
+            matrix[i * m + i] = alpha[i];
             if i + 1 < m {
-                matrix[i * m + i + 1] = self.beta[i];
-                matrix[(i + 1) * m + i] = self.beta[i];
+                matrix[i * m + i + 1] = beta[i];
+                matrix[(i + 1) * m + i] = beta[i];
             }
         }
         let matrix = Tensor::f_from_slice(&matrix)?.f_view([m as i64, m as i64])?;
@@ -195,7 +272,7 @@ impl Krylov {
         let weights: Vec<Vec<f64>> = (0..m as i64)
             .map(|column| Ok(Vec::<f64>::try_from(vectors.f_select(1, column)?.f_contiguous()?)?))
             .collect::<Result<_>>()?;
-        let last = self.beta[m - 1];
+        let last = beta[m - 1];
         let residuals = weights.iter().map(|weights| (last * weights[m - 1]).abs()).collect();
         Ok(Ritz { values: Vec::try_from(values)?, residuals, weights })
     }
@@ -203,11 +280,14 @@ impl Krylov {
     /// `Σ weights[i] basis[i]`.
     fn combine(&self, weights: &[f64]) -> Result<Tensor> {
         let weights = Tensor::f_from_slice(weights)?.f_to_kind(self.next.kind())?.f_to_device(self.next.device())?;
-        Ok(self.filled()?.f_tr()?.f_mv(&weights)?)
-    }
-
-    fn filled(&self) -> Result<Tensor> {
-        Ok(self.vectors.f_narrow(0, 0, self.len() as i64)?)
+        let mut sum = self.next.f_zeros_like()?;
+        let mut start = 0;
+        for rows in self.matrices()? {
+            let own = weights.f_narrow(0, start, rows.size()[0])?;
+            sum = sum.f_add(&rows.f_tr()?.f_mv(&own)?)?;
+            start += rows.size()[0];
+        }
+        Ok(sum)
     }
 }
 
@@ -244,7 +324,11 @@ impl Eigenvalues {
 
     /// Shows the table in the notebook.
     pub fn evcxr_display(&self) {
-        let end = if self.converged { "converged" } else { "stopped at `max_products`" };
+        let end = if self.converged {
+            "converged"
+        } else {
+            "stopped before the residuals were small, at `max_products` or the limit of memory"
+        };
         crate::notebook::show_frame(&self.frame(), &format!("{} products, {end}", self.products));
     }
 }

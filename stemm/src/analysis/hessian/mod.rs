@@ -14,10 +14,10 @@ pub use trace::{Estimator, Hutchinson, TraceEstimate, Traces};
 use rand::Rng;
 use tch::{Kind, Tensor};
 
-use crate::data::{Dataset, Order};
+use crate::data::Dataset;
 use crate::error::{Error, Result};
-use crate::evaluate::{EVALUATION_BATCH, cross_entropy};
-use crate::network::{Mode, Model, Network, Params};
+use crate::evaluate::cross_entropy;
+use crate::network::{Memory, Mode, Model, Network, Params};
 
 /// Which matrix is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +49,7 @@ struct Hessian<'a> {
 impl<'a> Hessian<'a> {
     fn new(model: &'a Model, data: &'a Dataset, weighting: Weighting) -> Result<Hessian<'a>> {
         model.network.check_params(&model.params)?;
+        model.network.check_dataset(data)?;
         let params = model.params.leaves()?;
         let scale = match weighting {
             Weighting::Plain => None,
@@ -69,7 +70,7 @@ impl<'a> Hessian<'a> {
         };
         let vectors: Vec<Tensor> = vectors.iter().map(scaled).collect::<Result<_>>()?;
         let mut sums: Vec<Tensor> = vectors.iter().map(|vector| Ok(vector.f_zeros_like()?)).collect::<Result<_>>()?;
-        for batch in self.data.batches(EVALUATION_BATCH, Order::Sequential)? {
+        for batch in self.network.chunks(self.data, Memory::SecondOrder)? {
             let (x, y) = batch?;
             let share = y.size()[0] as f64 / self.data.len() as f64;
             let loss = cross_entropy(&self.network.forward(&self.params, &x, Mode::Eval)?, &y, 0.0)?;
@@ -94,6 +95,18 @@ impl<'a> Hessian<'a> {
         }
         let kind = self.params.tensors().first().map_or(Kind::Float, Tensor::kind);
         Ok(Tensor::f_from_slice(&values)?.f_to_kind(kind)?.f_to_device(self.params.device())?)
+    }
+}
+
+/// Checks the error at which an estimate ends.
+fn check_relative_error(value: Option<f64>) -> Result<()> {
+    match value {
+        Some(value) if !(value >= 0.0 && value.is_finite()) => {
+            let (setting, value, requirement) =
+                ("relative_error", value.to_string(), "at least 0 and finite, such as 0.01");
+            Err(Error::Setting { setting, value, requirement })
+        }
+        _ => Ok(()),
     }
 }
 

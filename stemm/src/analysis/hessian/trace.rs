@@ -119,6 +119,7 @@ impl Hutchinson {
             let requirement = "at least 2, since one has no standard error";
             return Err(Error::Setting { setting: "vectors", value: self.vectors.to_string(), requirement });
         }
+        super::check_relative_error(self.relative_error)?;
         let smallest = models.iter().map(|(_, model)| model.params.numel()).min().unwrap_or(usize::MAX);
         if let Estimator::HutchPlusPlus { basis } = self.estimator
             && !(1..smallest).contains(&basis)

@@ -1,0 +1,113 @@
+//! Mean and variance of channels, pooled over batches in f64: `x: [batch, channels, ...]`, positions count as samples.
+//!
+//! Batches are put together by the law of total variance (Chan, Golub, LeVeque 1979), around means of their own: the
+//! result depends neither on the order nor on the size of the batches, and a small variance beside a large mean survives.
+
+use tch::{Kind, Tensor};
+
+use crate::error::Result;
+
+/// Running moments of some channels.
+#[derive(Debug, Default)]
+pub(crate) struct Pooled {
+    count: f64,
+    sums: Option<Sums>,
+}
+
+#[derive(Debug)]
+struct Sums {
+    mean: Tensor,
+    /// Sum of squared deviations from the mean.
+    squares: Tensor,
+}
+
+impl Pooled {
+    /// Adds a batch `[batch, channels, ...]`.
+    pub(crate) fn add(&mut self, x: &Tensor) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        let size = x.size();
+        let count = (x.numel() as i64 / size[1]) as f64;
+        let others: Vec<i64> = (0..size.len() as i64).filter(|&axis| axis != 1).collect();
+        let mut shape = vec![1; size.len()];
+        shape[1] = size[1];
+        let over = |t: &Tensor| t.f_sum_dim_intlist(others.as_slice(), false, Kind::Double);
+        // Deviations from a mean rounded to the format of x, and what the rounding took.
+        let centre = over(x)?.f_div_scalar(count)?.f_to_kind(x.kind())?;
+        let deviations = x.f_sub(&centre.f_view(shape.as_slice())?)?;
+        let shift = over(&deviations)?.f_div_scalar(count)?;
+        let squares = over(&deviations.f_square()?)?.f_sub(&shift.f_square()?.f_mul_scalar(count)?)?;
+        let mean = centre.f_to_kind(Kind::Double)?.f_add(&shift)?;
+        let total = self.count + count;
+        self.sums = Some(match self.sums.take() {
+            None => Sums { mean, squares },
+            Some(own) => {
+                let apart = mean.f_sub(&own.mean)?;
+                let between = apart.f_square()?.f_mul_scalar(self.count * count / total)?;
+                Sums {
+                    mean: own.mean.f_add(&apart.f_mul_scalar(count / total)?)?,
+                    squares: own.squares.f_add(&squares)?.f_add(&between)?,
+                }
+            }
+        });
+        self.count = total;
+        Ok(())
+    }
+
+    /// Mean and variance (by the number of samples, not one less) of each channel, f64; `None` before the first batch.
+    pub(crate) fn mean_and_variance(&self) -> Result<Option<(Tensor, Tensor)>> {
+        let Some(Sums { mean, squares }) = &self.sums else { return Ok(None) };
+        Ok(Some((mean.shallow_clone(), squares.f_div_scalar(self.count)?.f_clamp_min(0.0)?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    fn pooled(x: &Tensor, batches: &[i64]) -> (f64, f64) {
+        let mut own = Pooled::default();
+        let mut start = 0;
+        for &len in batches {
+            own.add(&x.narrow(0, start, len)).unwrap();
+            start += len;
+        }
+        let (mean, variance) = own.mean_and_variance().unwrap().unwrap();
+        (mean.double_value(&[0]), variance.double_value(&[0]))
+    }
+
+    #[test]
+    fn the_law_of_total_variance_holds_for_sorted_data() {
+        let x = Tensor::cat(
+            &[
+                Tensor::zeros([1000, 1], (Kind::Float, Device::Cpu)),
+                Tensor::full([1000, 1], 10.0, (Kind::Float, Device::Cpu)),
+            ],
+            0,
+        );
+        assert_eq!(pooled(&x, &[1000, 1000]), (5.0, 25.0));
+        assert_eq!(pooled(&x, &[1, 1999]), (5.0, 25.0));
+    }
+
+    #[test]
+    fn a_small_variance_beside_a_large_mean_survives() {
+        tch::manual_seed(0);
+        let x = Tensor::randn([5000, 1], (Kind::Float, Device::Cpu)) + 1e4; // the sum rounds to 1/1024
+        let exact = x.to_kind(Kind::Double).var_dim([0i64].as_slice(), false, false).double_value(&[0]);
+        for batches in [vec![5000], vec![1000, 3, 3997]] {
+            let (_, variance) = pooled(&x, &batches);
+            assert!((variance / exact - 1.0).abs() < 1e-6, "{variance} instead of {exact}");
+        }
+    }
+
+    #[test]
+    fn positions_count_as_samples() {
+        let x = Tensor::randn([4, 3, 5, 5], (Kind::Double, Device::Cpu));
+        let mut own = Pooled::default();
+        own.add(&x).unwrap();
+        let (mean, variance) = own.mean_and_variance().unwrap().unwrap();
+        let flat = x.transpose(0, 1).reshape([3, -1]);
+        assert!((mean - flat.mean_dim([1i64].as_slice(), false, Kind::Double)).abs().max().double_value(&[]) < 1e-12);
+        assert!((variance - flat.var_dim([1i64].as_slice(), false, false)).abs().max().double_value(&[]) < 1e-12);
+    }
+}

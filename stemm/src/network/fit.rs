@@ -1,0 +1,119 @@
+//! Whether data fit a network, asked once for all: shapes, labels and classes are checked before any kernel runs. On a GPU
+//! a label without an output would end CUDA for the whole process.
+
+use tch::Tensor;
+
+use super::Network;
+use crate::data::{Dataset, Order, Splits};
+use crate::error::{Error, Result};
+
+/// Samples a batch, at most, wherever no gradient is needed: enough to keep the cores busy, and small enough for the cache.
+const LARGEST_BATCH: usize = 1_000;
+/// Memory for what flows through a network at a time.
+const BATCH_BYTES: f64 = (2u64 << 30) as f64;
+
+/// What a pass keeps in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// A few layers at a time.
+    Forward,
+    /// All layers with their gradients and the gradients of these, as a product of the Hessian does.
+    SecondOrder,
+}
+
+impl Network {
+    /// Checks that a training or an analysis can take every part of the data.
+    pub(crate) fn check_splits(&self, data: &Splits) -> Result<()> {
+        data.check_classes()?;
+        for (part, own) in data.named_parts() {
+            self.check_part(own, &format!("the {part} data (`{}`)", own.name()))?;
+        }
+        Ok(())
+    }
+
+    /// Checks samples and labels of one data set.
+    pub(crate) fn check_dataset(&self, data: &Dataset) -> Result<()> {
+        self.check_part(data, &format!("`{}`", data.name()))
+    }
+
+    fn check_part(&self, data: &Dataset, what: &str) -> Result<()> {
+        self.check_sample(|| format!("one sample of {what}"), &data.images().size()[1..])?;
+        let &[outputs] = self.output_shape().as_slice() else {
+            return Err(Error::ShapeMismatch {
+                tensor: "one output of the network".into(),
+                expected: vec![data.classes()],
+                found: self.output_shape(),
+                hint: "end the network with `Flatten` and a `Linear` layer, one output for each class",
+            });
+        };
+        if data.classes() > outputs {
+            let labels = Vec::<i64>::try_from(data.labels())?;
+            if let Some(index) = labels.iter().position(|&label| label >= outputs) {
+                return Err(Error::LabelOutOfRange {
+                    data: what.to_owned(),
+                    index,
+                    label: labels[index],
+                    classes: outputs,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// A sample has the network's input shape; only where one of the two is flat does their order of values agree.
+    pub(super) fn check_sample(&self, tensor: impl FnOnce() -> String, sample: &[i64]) -> Result<()> {
+        let expected = self.input_shape();
+        let values = |shape: &[i64]| shape.iter().product::<i64>();
+        let flat = sample.len() == 1 || expected.len() == 1;
+        if sample == expected || flat && values(sample) == values(expected) {
+            return Ok(());
+        }
+        let sorted = |shape: &[i64]| {
+            let mut sides = shape.to_vec();
+            sides.sort_unstable();
+            sides
+        };
+        let hint = if sorted(sample) == sorted(expected) {
+            "put the axes in order: `images.permute([0, 3, 1, 2])` brings channels that come last to the front"
+        } else {
+            "use data that fits the network's input shape; `fit_to` pads images and repeats their channels"
+        };
+        Err(Error::ShapeMismatch { tensor: tensor(), expected: expected.to_vec(), found: sample.to_vec(), hint })
+    }
+
+    /// The batches of data that fit this network: the one door through which samples come to it.
+    pub(crate) fn batches<'a>(
+        &self,
+        data: &'a Dataset,
+        batch_size: usize,
+        order: Order,
+    ) -> Result<impl Iterator<Item = Result<(Tensor, Tensor)>> + use<'a>> {
+        self.check_dataset(data)?;
+        data.batches(batch_size, order)
+    }
+
+    /// Batches in order, as large as memory allows.
+    pub(crate) fn chunks<'a>(
+        &self,
+        data: &'a Dataset,
+        memory: Memory,
+    ) -> Result<impl Iterator<Item = Result<(Tensor, Tensor)>> + use<'a>> {
+        self.batches(data, self.most_samples(memory)?.min(LARGEST_BATCH), Order::Sequential)
+    }
+
+    /// Samples that a pass can take at a time.
+    pub(crate) fn most_samples(&self, memory: Memory) -> Result<usize> {
+        let (plan, _) = self.plan()?;
+        let values = |shape: &[i64]| shape.iter().map(|&side| side as f64).product::<f64>();
+        let input = values(self.input_shape());
+        let outputs = || plan.layers.iter().map(|layer| values(&layer.output.shape));
+        let (all, largest) = (outputs().sum::<f64>(), outputs().fold(input, f64::max));
+        let kept = match memory {
+            // Input and output of a layer, the branches around it, and what libtorch copies for its own use.
+            Memory::Forward => input + all.min(6.0 * largest),
+            // Measured, see `the_memory_of_a_hessian_product_is_as_estimated`.
+            Memory::SecondOrder => input + 3.0 * all,
+        };
+        Ok(((BATCH_BYTES / 4.0 / kept) as usize).max(1))
+    }
+}
