@@ -89,7 +89,9 @@ pub enum Error {
         classes: i64,
     },
     /// A label is no whole number.
-    #[error("label {label} of sample {index} of {data} is no whole number; labels are the numbers of classes, from 0")]
+    #[error(
+        "label {label:.4} of sample {index} of {data} is no whole number; labels are the numbers of classes, from 0"
+    )]
     FractionalLabel {
         /// Which data.
         data: String,

