@@ -84,6 +84,31 @@ fn networks_for_large_images_compute_the_same_function_when_permuted() {
     }
 }
 
+#[test]
+fn networks_with_every_cut_of_group_norm_compute_the_same_function_when_permuted() {
+    for (runs, channels) in [(1, 12), (2, 12), (3, 12), (4, 12), (6, 12), (12, 12), (4, 8), (5, 10)] {
+        let network = Network::new(
+            [3, 4, 4],
+            [
+                ("stem", Conv2d::new(3, channels, 3).padding(1).into()),
+                ("norm", GroupNorm::new(runs, channels).into()),
+                ("relu", Relu.into()),
+                ("flatten", Flatten.into()),
+                ("head", Linear::new(16 * channels, 5).into()),
+            ],
+        )
+        .unwrap();
+        for seed in 0..3 {
+            let params = random_params(&network, seed).to_kind(Kind::Double).unwrap();
+            let moved = random_permutations(&network, seed).apply(&network.permutation_spec(), &params).unwrap();
+            let x = input(&network, 3, Kind::Double);
+            let run = |params: &Params| network.forward(params, &x, Mode::Eval).unwrap();
+            let difference = (run(&params) - run(&moved)).abs().max().double_value(&[]);
+            assert!(difference < 1e-10, "{runs} runs of {channels} channels: {difference}");
+        }
+    }
+}
+
 /// One random layer or block for samples of `[channels, 8, 8]`; returns the channels that flow out.
 fn piece(kind: u8, channels: i64, width: i64, layers: &mut Vec<(String, Layer)>) -> i64 {
     let name = |what: &str| format!("{what}{}", layers.len());

@@ -108,9 +108,20 @@ fn the_ends_of_every_path_are_treated_as_its_inner_places() {
     for frame in [line.frame(), line.curve_frame(), bezier.frame(), losses.frame(), triangle.frame()] {
         assert_eq!(frame.column("repair").unwrap().str().unwrap().get(0), Some("batch norm"));
     }
+    // In between as well: the centre is the merged model.
+    let merged = loss(&merge(&models, &data.train).unwrap(), &data.test);
+    close(losses.centre.loss, merged);
+    let mixture = &losses.mixtures[0];
+    let own = merge_weighted(&models, &mixture.weights, Repair::BatchNorm, &data.train).unwrap();
+    close(mixture.loss, loss(&own, &data.test));
+    let middle = merge_weighted(&models[..2], &[0.5, 0.5], Repair::BatchNorm, &data.train).unwrap();
+    close(triangle.rows[0][1].loss, loss(&middle, &data.test));
     // Without repair they are the models as they came.
     let plain = Interpolation { points: 3, repair: Repair::Off, ..Interpolation::default() };
     close(plain.barriers("", &models, &data).unwrap().curves[0].points[0].loss, as_trained[0]);
+    let plain = Simplex { samples: 1, steps: 1, repair: Repair::Off, ..Simplex::default() };
+    close(plain.losses("", &models, &data).unwrap().ends[0], as_trained[0]);
+    close(plain.ternary("", &models, &data).unwrap().rows[0][0].loss, as_trained[0]);
 }
 
 /// The plane's place nearest to a model's mark, if the two coincide.
@@ -135,6 +146,11 @@ fn models_have_their_own_losses_on_a_plane_with_every_repair() {
         for repair in repairs {
             // Two places along each axis and no margin: the first two models lie on the corners.
             let settings = Plane { points: 2, margin: 0.0, repair, ..Plane::default() };
+            let treated = merge_weighted(&models[..1], &[1.0], repair, &data.train).unwrap();
+            if repair == Repair::BatchNorm {
+                let change = loss(&treated, &data.test) - loss(&models[0], &data.test);
+                assert!(change.abs() > 1e-3, "nothing to repair: {change}");
+            }
             let plane = settings.through("three", &models, &data).unwrap();
             for (mark, model) in models[..2].iter().enumerate() {
                 let alone = merge_weighted(std::slice::from_ref(model), &[1.0], repair, &data.train).unwrap();
@@ -266,4 +282,29 @@ fn units_of_a_small_variance_beside_a_large_mean_are_repaired_as_others() {
 fn blobs_of_eight() -> Dataset {
     let data = blobs(0, CPU).unwrap().test;
     dataset("eight", data.images().narrow(1, 0, 8), data.labels().shallow_clone())
+}
+
+#[test]
+fn losses_are_those_of_the_part_that_was_chosen() {
+    let data = images();
+    let models = trained(&Network::mlp(&[16, 12, 4]).unwrap(), &data, 3);
+    for part in [Part::Train, Part::HeldOut, Part::Test] {
+        let own = data.part(part);
+        let expected = loss(&models[0], own);
+        let close = |found: f64| assert!((found - expected).abs() < 1e-6, "{part:?}: {found} instead of {expected}");
+        let line = Interpolation { points: 2, part, ..Interpolation::default() }.barriers("", &models, &data).unwrap();
+        close(line.curves[0].points[0].loss);
+        let curve = Bezier { epochs: 1, points: 2, part, ..Bezier::default() }.fit("", &models[..2], &data).unwrap();
+        close(curve.curves[0].points[0].loss);
+        let simplex = Simplex { samples: 1, steps: 1, part, ..Simplex::default() };
+        let (losses, triangle) =
+            (simplex.losses("", &models, &data).unwrap(), simplex.ternary("", &models, &data).unwrap());
+        close(losses.ends[0]);
+        close(triangle.rows[0][0].loss);
+        let plane = Plane { points: 3, part, ..Plane::default() }.around("", &models[0], &data).unwrap();
+        close(plane.losses[4]);
+        for name in [&line.data, &curve.data, &losses.data, &triangle.data, &plane.data.0] {
+            assert_eq!(name, own.name());
+        }
+    }
 }

@@ -120,7 +120,7 @@ fn match_many(models: &[Model], seed: u64) -> Result<Vec<Permutations>> {
     moved.collect()
 }
 
-/// STE-MM (Ito et al. 2025, Algorithm 1) with midpoint mixtures: permutations after the last step, loss of the mixtures.
+/// STE-MM (Ito et al. 2025, Algorithm 1) with the mixtures of the settings: permutations after the last step, loss of the mixtures.
 fn ste_mm(models: &[Model], data: &crate::data::Dataset, settings: &SteMm) -> Result<(Vec<Permutations>, f64)> {
     let network = &models[0].network;
     let spec = network.permutation_spec();
@@ -131,6 +131,7 @@ fn ste_mm(models: &[Model], data: &crate::data::Dataset, settings: &SteMm) -> Re
     let zeros = || models[0].params.tensors().iter().map(Tensor::zeros_like).collect::<Vec<_>>();
     let mut moments: Vec<[Vec<Tensor>; 2]> = (1..n).map(|_| [zeros(), zeros()]).collect();
     let (mut loss_sum, mut step) = (0.0, 0);
+    let mut mixing = rng(settings.seed, Purpose::Mixing);
     for batch in network.batches(data, settings.batch_size, Order::Shuffled { seed: settings.seed, epoch: 0 })? {
         let (x, y) = batch?;
         for model in 1..n {
@@ -139,13 +140,15 @@ fn ste_mm(models: &[Model], data: &crate::data::Dataset, settings: &SteMm) -> Re
         }
         let permuted: Vec<Params> =
             found.iter().zip(models).map(|(own, model)| own.apply(&spec, &model.params)).collect::<Result<_>>()?;
+        let lambda = settings.mixing.draw(n, &mut mixing);
         let mixed = (0..models[0].params.tensors().len()).map(|k| {
             // θ'_i in value, w_i to the gradient
             let straight = weights.iter().zip(&permuted[1..]).map(|(w, value)| {
                 let (w, value) = (&w.tensors()[k], &value.tensors()[k]);
                 w + (value - w).detach()
             });
-            straight.fold(permuted[0].tensors()[k].copy(), |sum, tensor| sum + tensor) / n as f64
+            let reference = &permuted[0].tensors()[k] * lambda[0];
+            straight.zip(&lambda[1..]).fold(reference, |sum, (tensor, &lambda)| sum + tensor * lambda)
         });
         let mixture = models[0].params.with(mixed.collect());
         let logits = network.run(&mixture, &x, &Pass::new(Mode::Train { seed: step_seed(settings.seed, step) }))?;
@@ -232,20 +235,25 @@ fn ste_mm_finds_what_its_plain_form_finds() -> Result<()> {
     let network = Network::mlp(&[16, 24, 20, 4])?;
     let trainer = Trainer { epochs: 3, batch_size: 64, ..Trainer::default() };
     let training = trainer.train(&network, &data, &[0, 1, 2, 3])?;
-    for solver in [Solver::WarmStarted, Solver::Plain] {
+    for (solver, mixing) in [
+        (Solver::WarmStarted, Mixing::Midpoint),
+        (Solver::Plain, Mixing::Midpoint),
+        (Solver::WarmStarted, Mixing::Uniforms),
+        (Solver::WarmStarted, Mixing::Dirichlet),
+    ] {
         let settings = SteMm {
             epochs: 1,
             batch_size: 32,
-            mixing: Mixing::Midpoint,
+            mixing,
             choice: crate::train::Choice::LastStep,
             solver,
             ..SteMm::default()
         };
         let fast = settings.align(&training.models, &data)?;
         let (plain, loss) = ste_mm(&training.models, &data.train, &settings)?;
-        assert!(fast.permutations == plain, "{solver:?}");
+        assert!(fast.permutations == plain, "{solver:?}, {mixing:?}");
         let found = fast.history[0].mixture_loss.unwrap_or(f64::NAN);
-        assert!((found - loss).abs() < 1e-5 * loss, "{solver:?}: {found} instead of {loss}");
+        assert!((found - loss).abs() < 1e-5 * loss, "{solver:?}, {mixing:?}: {found} instead of {loss}");
     }
     Ok(())
 }

@@ -267,6 +267,54 @@ mod tests {
     }
 
     #[test]
+    fn the_best_epoch_is_that_of_the_lowest_held_out_loss_and_the_last_step_the_last() -> Result<()> {
+        let data = crate::data::blobs(0, Device::Cpu)?;
+        let network = Network::mlp(&[16, 12, 4])?;
+        let trainer = crate::train::Trainer { epochs: 6, batch_size: 64, ..Default::default() };
+        let models = trainer.train(&network, &data, &[0, 1])?.models;
+        let run = |epochs, seed, choice| {
+            SteMm { epochs, seed, choice, batch_size: 64, learning_rate: 0.05, ..SteMm::default() }
+                .align(&models, &data)
+        };
+        let mut differing = 0;
+        for seed in 0..6 {
+            let best = run(6, seed, Choice::BestEpoch)?;
+            let losses: Vec<f64> = best.history.iter().filter_map(|record| record.merged_loss).collect();
+            let epoch = (0..6).min_by(|&a, &b| losses[a].total_cmp(&losses[b])).unwrap_or(0);
+            assert_eq!(best.permutations, run(epoch + 1, seed, Choice::LastStep)?.permutations, "seed {seed}");
+            let last = run(6, seed, Choice::LastStep)?;
+            let merged = last.merge(&models, &data.train)?.evaluate(&data.held_out)?.loss;
+            assert!((merged - losses[5]).abs() < 1e-6, "seed {seed}: {merged} {losses:?}");
+            differing += usize::from(best.permutations != last.permutations);
+        }
+        assert!(differing > 0, "the last epoch is always the best: nothing is tested");
+        Ok(())
+    }
+
+    #[test]
+    fn the_held_out_loss_of_an_epoch_is_that_of_the_merge_with_its_own_statistics() -> Result<()> {
+        let data = crate::data::blobs(0, Device::Cpu)?;
+        let layers = |units: i64| -> Vec<(&str, crate::network::Layer)> {
+            use crate::network::{BatchNorm, Linear, Relu};
+            vec![
+                ("fc", Linear::new(16, units).into()),
+                ("norm", BatchNorm::new(units).into()),
+                ("relu", Relu.into()),
+                ("head", Linear::new(units, 4).into()),
+            ]
+        };
+        let network = Network::new([16], layers(12))?;
+        let trainer = crate::train::Trainer { epochs: 4, batch_size: 64, ..Default::default() };
+        let models = trainer.train(&network, &data, &[0, 1, 2])?.models;
+        let aligned = SteMm { epochs: 1, choice: Choice::LastStep, ..SteMm::default() }.align(&models, &data)?;
+        let merged = aligned.merge(&models, &data.train)?.evaluate(&data.held_out)?;
+        let found = aligned.history[0].merged_loss.unwrap_or(f64::NAN);
+        assert!((found - merged.loss).abs() < 1e-5, "{found} instead of {}", merged.loss);
+        assert_eq!(aligned.history[0].merged_accuracy, Some(merged.accuracy));
+        Ok(())
+    }
+
+    #[test]
     fn mixture_weights_are_a_partition_of_one_with_the_stated_moments() {
         let mut rng = rng(1, Purpose::Mixing);
         for (mixing, variance) in

@@ -141,6 +141,38 @@ mod tests {
     use tch::Device;
 
     #[test]
+    fn the_control_point_goes_where_autograd_through_the_curve_takes_it() -> Result<()> {
+        let data = blobs(0, Device::Cpu)?;
+        let network = Network::mlp(&[16, 8, 4])?;
+        let model = |seed| Model::new(network.clone(), network.init(seed, Device::Cpu)?);
+        let models = [model(0)?, model(1)?];
+        // One batch an epoch: the order of the samples does not matter.
+        let settings = Bezier { epochs: 12, batch_size: 512, points: 5, learning_rate: 0.05, ..Bezier::default() };
+        let found = settings.fit("curve", &models, &data)?.curves.remove(0);
+        let control = mixture(&[&models[0].params, &models[1].params], &[0.5, 0.5])?.leaves()?;
+        let mut optimiser = OptimiserState::new(Optimiser::Adam, &control)?;
+        let mut rng = rng(0, Purpose::Curve);
+        let curve = |[a, c, b]: [f64; 3]| {
+            let ends = models[0].params.tensors().iter().zip(models[1].params.tensors());
+            let tensors =
+                ends.zip(control.tensors()).map(|((first, last), control)| first * a + control * c + last * b);
+            models[0].params.with(tensors.collect())
+        };
+        for _ in 0..settings.epochs {
+            let place = curve(weights(rng.random()));
+            let logits = network.forward(&place, data.train.images(), Mode::Train { seed: 0 })?;
+            let loss = crate::evaluate::cross_entropy(&logits, data.train.labels(), 0.0)?;
+            let gradients = tch::Tensor::run_backward(&[loss], control.tensors(), false, false);
+            optimiser.step(&control, &gradients, 1.0, settings.learning_rate)?;
+        }
+        for point in &found.points {
+            let expected = loss_and_accuracy(&network, &curve(weights(point.t)), &data.test)?.0;
+            assert!((point.loss - expected).abs() < 1e-4, "{}: {} instead of {expected}", point.t, point.loss);
+        }
+        Ok(())
+    }
+
+    #[test]
     fn the_curve_has_the_models_at_its_ends_and_a_lower_barrier_than_the_line() -> Result<()> {
         let data = blobs(0, Device::Cpu)?;
         let network = Network::mlp(&[16, 32, 32, 4])?;

@@ -54,7 +54,9 @@ impl Recipe {
     /// The first field in which a stored recipe differs.
     fn first_difference(&self, stored: &Map<String, Value>) -> Option<String> {
         let Value::Object(own) = serde_json::to_value(self).ok()? else { return None };
-        let names = own.keys().chain(stored.keys().filter(|name| !own.contains_key(*name)));
+        // With a schedule the number of epochs matters too, without one it does not: the schedule comes first.
+        let schedule = own.keys().filter(|name| *name == "schedule");
+        let names = schedule.chain(own.keys()).chain(stored.keys().filter(|name| !own.contains_key(*name)));
         let differs = |name: &&String| own.get(*name) != stored.get(*name);
         let field = names.into_iter().find(differs)?;
         Some(if field == "data" { "training or held-out data".to_owned() } else { format!("`{field}`") })

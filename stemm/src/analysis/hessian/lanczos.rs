@@ -340,6 +340,21 @@ mod tests {
     use tch::Kind;
 
     #[test]
+    fn the_basis_stays_orthonormal_in_single_precision() -> Result<()> {
+        let (model, data, _) = explicit(Weighting::Plain)?;
+        let hessian = Hessian::new(&model, &data, Weighting::Plain)?;
+        let mut basis = Krylov::new(&hessian.signs(&mut rng(0, Purpose::Probe))?)?;
+        while basis.len() < 60 && !basis.exhausted() {
+            basis.extend(&hessian)?;
+        }
+        let vectors = Tensor::cat(&basis.matrices()?, 0).to_kind(Kind::Double);
+        let products = vectors.matmul(&vectors.tr());
+        let furthest = (products - Tensor::eye(basis.len() as i64, (Kind::Double, tch::Device::Cpu))).abs().max();
+        assert!(basis.len() > 30 && furthest.double_value(&[]) < 1e-6, "{} {furthest:?}", basis.len());
+        Ok(())
+    }
+
+    #[test]
     fn eigenvalues_and_vectors_are_those_of_the_explicit_hessian() -> Result<()> {
         for weighting in [Weighting::Plain, Weighting::Parameters] {
             let (model, data, matrix) = explicit(weighting)?;

@@ -147,6 +147,34 @@ mod tests {
     }
 
     #[test]
+    fn products_are_those_of_the_network_as_it_is_evaluated() -> Result<()> {
+        use crate::network::{BatchNorm, Dropout, Linear, Relu};
+        let with = |p| -> Result<Vec<f64>> {
+            let network = Network::new(
+                [16],
+                [
+                    ("fc", Linear::new(16, 5).into()),
+                    ("norm", BatchNorm::new(5).into()),
+                    ("relu", Relu.into()),
+                    ("drop", Dropout::new(p).into()),
+                    ("head", Linear::new(5, 4).into()),
+                ],
+            )?;
+            let model = Model::new(network.clone(), network.init(0, Device::Cpu)?)?;
+            let data = crate::data::blobs(0, Device::Cpu)?.test;
+            let hessian = Hessian::new(&model, &data, Weighting::Plain)?;
+            let vector = Tensor::ones([hessian.dimension()], (Kind::Float, Device::Cpu));
+            // By the batch's statistics the loss would not depend on the bias before the norm at all.
+            let product = hessian.products(&[vector])?.remove(0);
+            let bias = product.narrow(0, 80, 5).abs().max().double_value(&[]);
+            assert!(bias > 1e-4, "{bias}");
+            Ok(Vec::try_from(product.to_kind(Kind::Double))?)
+        };
+        assert_eq!(with(0.0)?, with(0.5)?);
+        Ok(())
+    }
+
+    #[test]
     fn products_are_those_of_the_explicit_matrix() -> Result<()> {
         for weighting in [Weighting::Plain, Weighting::Parameters] {
             let (model, data, matrix) = explicit(weighting)?;
