@@ -141,6 +141,8 @@ fn groups_of_models_share_none_and_a_single_group_has_no_band() {
         let sums: Vec<f64> = rows.iter().map(|row| row.models_loss * n as f64).collect();
         assert!(disjoint(&own, &sums, n), "{n} models: {sums:?}");
     }
+    let small = MergeGrowth { most_models: 3, ..MergeGrowth::default() }.run(&models, &[], &data).unwrap();
+    assert_eq!(small.rows.iter().map(|row| row.n_models).max(), Some(3));
     let few = MergeGrowth { groups: 2, ..MergeGrowth::default() }.run(&models, &[], &data).unwrap();
     assert_eq!(few.rows.iter().filter(|row| row.n_models == 2 && row.method == "naive").count(), 2);
     assert!(MergeGrowth { groups: 0, ..MergeGrowth::default() }.run(&models, &[], &data).is_err());

@@ -36,6 +36,8 @@ pub struct MergeGrowth {
     /// Groups of models for each number, at most: there are as many as the models make without sharing one, four pairs and
     /// two groups of three of eight models, say. Each method gets the same.
     pub groups: usize,
+    /// The largest number of models that are merged; all of them by default.
+    pub most_models: usize,
     /// The sharpness of each merge on the test data, if it is wanted.
     pub sharpness: Option<Hutchinson>,
     /// Seed of the groups.
@@ -46,7 +48,13 @@ pub struct MergeGrowth {
 
 impl Default for MergeGrowth {
     fn default() -> Self {
-        MergeGrowth { groups: usize::MAX, sharpness: None, seed: 0, progress: Progress::default() }
+        MergeGrowth {
+            groups: usize::MAX,
+            most_models: usize::MAX,
+            sharpness: None,
+            seed: 0,
+            progress: Progress::default(),
+        }
     }
 }
 
@@ -80,7 +88,7 @@ pub struct Growth {
 }
 
 impl MergeGrowth {
-    /// Merges random groups of 2, 3, ... all models: unaligned, by each aligner, and as an ensemble.
+    /// Merges random groups of 2, 3, ... models: unaligned, by each aligner, and as an ensemble.
     ///
     /// # Errors
     /// Fewer than two models, no groups, and whatever the aligners report.
@@ -90,14 +98,15 @@ impl MergeGrowth {
         models[0].network.check_splits(data)?;
         let mut rng = rng(self.seed, Purpose::Landscape);
         let groups = |n_models: usize| self.groups.min(models.len() / n_models);
-        let merges = (2..=models.len()).map(groups).sum::<usize>() * (aligners.len() + 2);
+        let most = self.most_models.min(models.len());
+        let merges = (2..=most).map(groups).sum::<usize>() * (aligners.len() + 2);
         let mut task = self.progress.task("merges", merges);
         let own: Vec<f64> = models
             .iter()
             .map(|model| Ok(loss_and_accuracy(&model.network, &model.params, &data.test)?.0))
             .collect::<Result<_>>()?;
         let mut rows = Vec::new();
-        for n_models in 2..=models.len() {
+        for n_models in 2..=most {
             let mut order: Vec<usize> = (0..models.len()).collect();
             order.shuffle(&mut rng);
             for (group, order) in order.chunks_exact(n_models).take(self.groups).enumerate() {
