@@ -2,12 +2,14 @@
 PYTHON ?= python3
 RUN = $(PYTHON) scripts/run.py
 
-.PHONY: help setup data cifar quickstart lab test bench notebooks clean
+.PHONY: help setup data cifar quickstart lab test mutants bench notebooks clean
 
 help:
 	@echo "make quickstart  set up, run the quickstart notebook, leave results in out/quickstart"
 	@echo "make lab         set up, open JupyterLab on the notebooks"
 	@echo "make test        set up, run every test, formatting and clippy"
+	@echo "make mutants FILE=stemm/src/..."
+	@echo "                 set up, break one file in every small way and see whether a test fails (CONTRIBUTING.md)"
 	@echo "make bench       set up, run the benchmarks (half an hour), leave the results in out/bench"
 	@echo "make notebooks   set up, run the notebooks and keep their outputs in place"
 	@echo "make data        fetch and verify MNIST and Fashion-MNIST"
@@ -35,6 +37,11 @@ test: setup
 	$(RUN) cargo clippy --workspace --all-targets --locked -- -D warnings
 	$(RUN) cargo test --workspace --locked
 	$(RUN) python -m pytest -q tests
+
+# Needs cargo-mutants: cargo install --locked cargo-mutants. Its copy of the sources is built at level 0, which takes seconds.
+mutants: setup
+	$(RUN) cargo mutants --file $(FILE) --exclude-re 'evcxr_display|chart|frame|fmt::Display' --output out \
+		--timeout 180 --cargo-arg=--config --cargo-arg='profile.dev.package.stemm.opt-level=0' -- $(TESTS)
 
 bench: setup
 	@$(RUN) python -m pip install --quiet --requirement scripts/requirements-bench.txt
