@@ -266,10 +266,15 @@ pub enum Error {
         reason: String,
     },
     /// A frame lacks a column, or holds other values than were expected.
-    #[error("cannot use the frame: {0}; look at its columns with `.schema()`")]
-    Frame(String),
+    #[error("cannot use the frame: {reason}; {hint}")]
+    Frame {
+        /// What does not fit, with the column and the row.
+        reason: String,
+        /// What to do next.
+        hint: &'static str,
+    },
     /// A chart could not be drawn.
-    #[error("cannot draw the chart: {0}; check that its values are finite and the file is writable")]
+    #[error("cannot draw the chart: {0}; look at the result's `.frame()` instead")]
     Chart(String),
 }
 
