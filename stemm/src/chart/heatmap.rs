@@ -3,10 +3,13 @@
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::lines::short;
-use super::{Area, Drawn, INK, TEXT, ink, text, title_style};
+use super::axis::span;
+use super::label::{TOP, explain_not_finite, fitted, short, text_width, widest, write, write_title, write_upwards};
+use super::{Area, INK, NOT_FINITE, TEXT, drawn, font, refused};
+use crate::error::Result;
 
-/// A heat map: `values[row][column]`, `None` for cells without a value.
+/// A heat map: `values[row][column]`, `None` for cells without a value. A value that is not finite stands in its cell as
+/// such, on a ground of its own.
 #[derive(Clone, Debug)]
 pub struct Heatmap {
     title: String,
@@ -15,11 +18,18 @@ pub struct Heatmap {
     highest: Option<f64>,
 }
 
-/// Width of the colour bar with its labels.
-const BAR: u32 = 80;
-
-/// Width of a digit of a cell's label, in pixels.
-const DIGIT: i32 = 8;
+/// Width of the colour bar with its labels, in pixels.
+const BAR: i32 = 110;
+/// Steps of colour in the bar.
+const STEPS: i32 = 64;
+/// Rows and columns of a map, at most: cells of more are narrower than two pixels.
+const MOST_NAMES: usize = 100;
+/// Pixels that a name gets at most.
+const NAME: i32 = 130;
+/// Height of a line of names, in pixels.
+const LINE: i32 = 17;
+/// Smallest writing in a cell.
+const SMALLEST: u32 = 10;
 
 impl Heatmap {
     /// A map of a square matrix whose rows and columns have the same names.
@@ -37,60 +47,122 @@ impl Heatmap {
         &self.title
     }
 
-    pub(super) fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Drawn {
-        let (width, height) = area.dim_in_pixel();
-        area.draw(&Text::new(
-            self.title.clone(),
-            (width as i32 / 2, 12),
-            title_style(&self.title, width - 20).pos(Pos::new(HPos::Center, VPos::Top)),
-        ))
-        .map_err(text)?;
-        let n = self.names.len().max(1) as i32;
-        let (left, top) = (80, 48);
-        let side = ((height as i32 - top - 40).min(width as i32 - left - BAR as i32 - 30) / n).max(1);
-        let left = left + (width as i32 - left - BAR as i32 - 30 - side * n).max(0) / 2;
-        let all = || self.values.iter().flatten().flatten().copied().filter(|value| value.is_finite());
-        let (low, high) = (all().fold(0.0, f64::min), all().chain(self.highest).fold(f64::MIN_POSITIVE, f64::max));
-        let share = |value: f64| ((value - low) / (high - low)).clamp(0.0, 1.0);
-        let center = Pos::new(HPos::Center, VPos::Center);
+    pub(super) fn check(&self) -> Result<()> {
+        let names = self.names.len();
+        if names > MOST_NAMES {
+            return refused("names", names, "at most 100 names: cells of more cannot be told apart");
+        }
+        let (rows, wrong) = (self.values.len(), self.values.iter().position(|row| row.len() != names));
+        match wrong.map(|row| format!("{names} names, but {} cells in row {row}", self.values[row].len())) {
+            Some(found) => refused("values", found, "one row and one column for each name"),
+            None if rows != names => {
+                refused("values", format!("{rows} rows for {names} names"), "one row and one column for each name")
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Result<()> {
+        let (width, height) = (area.dim_in_pixel().0 as i32, area.dim_in_pixel().1 as i32);
+        write_title(area, &self.title, width)?;
+        let n = self.names.len() as i32;
+        if n == 0 {
+            return Ok(());
+        }
+        let (top, name_width) = (TOP, widest(&self.names, TEXT).min(NAME));
+        let free = width - name_width - BAR - 20;
+        // Names stand upright below cells that are narrower than the names.
+        let upright = name_width > (height - top - 30).min(free) / n - 3;
+        let below = if upright { name_width + 14 } else { 30 };
+        let side = ((height - top - below).min(free) / n).max(2);
+        let left = name_width + 12 + (free - side * n).max(0) / 2;
+        let (low, high) = self.ends();
         for (row, values) in (0..).zip(&self.values) {
-            for (column, value) in (0..).zip(values) {
-                let (x, y) = (left + column * side, top + row * side);
-                let cell = [(x, y), (x + side - 2, y + side - 2)];
-                match value.filter(|value| value.is_finite()) {
-                    None => area.draw(&Rectangle::new(cell, RGBColor(240, 240, 240).filled())).map_err(text)?,
-                    Some(value) => {
-                        let dark = share(value) > 0.55;
-                        let style = ink(TEXT).pos(center).color(if dark { &WHITE } else { &INK });
-                        area.draw(&Rectangle::new(cell, shade(share(value)).filled())).map_err(text)?;
-                        let label = cell_label(value, high.max(-low));
-                        // In cells too small for their numbers the colours have to do.
-                        if label.len() as i32 * DIGIT <= side {
-                            area.draw(&Text::new(label, (x + side / 2, y + side / 2), style)).map_err(text)?;
-                        }
-                    }
-                }
+            for (column, &value) in (0..).zip(values) {
+                self.draw_cell(area, (left + column * side, top + row * side), side, value, (low, high))?;
             }
         }
-        for (index, name) in (0..).zip(&self.names) {
-            let middle = index * side + side / 2;
-            let left_of = ink(TEXT).pos(Pos::new(HPos::Right, VPos::Center));
-            area.draw(&Text::new(name.clone(), (left - 8, top + middle), left_of)).map_err(text)?;
-            let below = ink(TEXT).pos(Pos::new(HPos::Center, VPos::Top));
-            area.draw(&Text::new(name.clone(), (left + middle, top + n * side + 6), below)).map_err(text)?;
+        // Where the cells are lower than a line, every second name stands, or every third, ...
+        let every = (LINE + side - 1) / side;
+        for (index, name) in (0..).zip(&self.names).filter(|(index, _)| index % every == 0) {
+            let (middle, name) = (index * side + side / 2, fitted(name, TEXT, name_width));
+            write(area, name.clone(), (left - 8, top + middle), (HPos::Right, VPos::Center))?;
+            let (x, y) = (left + middle, top + n * side + 6);
+            match upright {
+                true => write_upwards(area, name, (x, y), (HPos::Right, VPos::Center))?,
+                false => write(area, name, (x, y), (HPos::Center, VPos::Top))?,
+            }
         }
-        // The colour bar, from the highest value at the top to the lowest.
-        let (x, bar_height) = (left + n * side + 18, n * side - 2);
-        for y in 0..bar_height {
-            let color = shade(1.0 - f64::from(y) / f64::from(bar_height));
-            area.draw(&Rectangle::new([(x, top + y), (x + 16, top + y + 1)], color.filled())).map_err(text)?;
+        let (x, height) = (left + n * side + 18, n * side - 2);
+        draw_bar(area, (x, top), height, (low, high))?;
+        match self.values.iter().flatten().flatten().any(|value| !value.is_finite()) {
+            true => explain_not_finite(area, (x, top + height + 24)),
+            false => Ok(()),
         }
-        for (value, y) in [(high, top), ((low + high) / 2.0, top + bar_height / 2), (low, top + bar_height)] {
-            let style = ink(TEXT).pos(Pos::new(HPos::Left, VPos::Center));
-            area.draw(&Text::new(short(&((value * 1e3).round() / 1e3)), (x + 22, y), style)).map_err(text)?;
-        }
-        Ok(())
     }
+
+    /// The values of the lightest and the darkest colour: 0 or lower, and the highest.
+    fn ends(&self) -> (f64, f64) {
+        let values = || self.values.iter().flatten().flatten().copied().chain(self.highest).chain([0.0]);
+        let (low, high) = span(values());
+        if values().any(|value| value < 0.0) { (low, high) } else { (0.0, high) }
+    }
+
+    fn draw_cell<DB: DrawingBackend>(
+        &self,
+        area: &Area<DB>,
+        (x, y): (i32, i32),
+        side: i32,
+        value: Option<f64>,
+        (low, high): (f64, f64),
+    ) -> Result<()> {
+        let gap = if side > 6 { 2 } else { 0 };
+        let (color, dark, label) = match value {
+            None => (RGBColor(240, 240, 240), false, String::new()),
+            Some(value) if !value.is_finite() => (NOT_FINITE, false, value.to_string()),
+            Some(value) => {
+                let share = (value / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0);
+                (shade(share), share > 0.55, cell_label(value, high.max(-low)))
+            }
+        };
+        area.draw(&Rectangle::new([(x, y), (x + side - gap, y + side - gap)], color.filled())).map_err(drawn)?;
+        // In cells too small for their numbers the colours have to do.
+        match (SMALLEST..=TEXT).rev().find(|&size| text_width(&label, size) <= side - gap && size as i32 <= side) {
+            Some(size) if !label.is_empty() => {
+                let style =
+                    font(size).color(if dark { &WHITE } else { &INK }).pos(Pos::new(HPos::Center, VPos::Center));
+                area.draw(&Text::new(label, (x + side / 2, y + side / 2), style)).map_err(drawn)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The colour bar, from the highest value at the top to the lowest.
+fn draw_bar<DB: DrawingBackend>(
+    area: &Area<DB>,
+    (x, top): (i32, i32),
+    height: i32,
+    (low, high): (f64, f64),
+) -> Result<()> {
+    let y = |step: i32| top + height * step / STEPS;
+    for step in 0..STEPS {
+        let color = shade(1.0 - f64::from(step) / f64::from(STEPS - 1));
+        area.draw(&Rectangle::new([(x, y(step)), (x + 16, y(step + 1))], color.filled())).map_err(drawn)?;
+    }
+    let middle = [low / 2.0 + high / 2.0].into_iter().filter(|_| height > 3 * LINE);
+    for value in [high, low].into_iter().chain(middle) {
+        let share = (value / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0);
+        let y = top + ((1.0 - share) * f64::from(height)) as i32;
+        let label = fitted(&short(significant(value)), TEXT, BAR - 40);
+        write(area, label, (x + 22, y), (HPos::Left, VPos::Center))?;
+    }
+    Ok(())
+}
+
+/// A value rounded to three significant digits.
+fn significant(value: f64) -> f64 {
+    format!("{value:.2e}").parse().unwrap_or(value)
 }
 
 /// A value with the decimals that suit the largest of its map, so that cells compare at a glance and fit.
@@ -106,6 +178,7 @@ fn cell_label(value: f64, largest: f64) -> String {
 
 /// From near white to dark blue: lightness falls evenly, so that it also reads in grey.
 pub(super) fn shade(share: f64) -> RGBColor {
+    let share = share.clamp(0.0, 1.0);
     let mix = |from: f64, to: f64| (from + (to - from) * share).round() as u8;
     RGBColor(mix(247.0, 8.0), mix(251.0, 48.0), mix(255.0, 107.0))
 }

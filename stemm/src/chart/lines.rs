@@ -1,12 +1,13 @@
 //! Line charts.
 
-use std::ops::Range;
-
-use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
-use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, VPos};
 
-use super::{Area, Drawn, GRID, INK, PALETTE, TEXT, ink, padded_range, text, title_style};
+use super::axis::Axis;
+use super::label::{TOP, fitted, widest, write, write_title};
+use super::plot::{Field, Plot, Stroke, room_beside};
+use super::{Area, PALETTE, TEXT, drawn};
+use crate::error::Result;
 
 /// A line of a chart.
 #[derive(Clone, Debug)]
@@ -21,18 +22,21 @@ pub struct Series {
 }
 
 impl Series {
-    /// A line through points; a line without a name has no entry in the legend.
+    /// A line through points, of which those with a NaN or an infinite coordinate are left out; a line without a name has
+    /// no entry in the legend.
     pub fn new(name: impl Into<String>, points: Vec<(f64, f64)>) -> Series {
         Series { name: name.into(), points, band: Vec::new(), color: None, dashed: false, dots: true }
     }
 
-    /// Shades the range from `low` to `high` at each point: a standard error, say.
+    /// Shades the range from `low` to `high` at each point: a standard error, say. A point whose range has an end that is
+    /// not finite has no shade.
     pub fn band(mut self, low_and_high: Vec<(f64, f64)>) -> Series {
         self.band = low_and_high;
         self
     }
 
-    /// Position in the palette; by default that of the line in the chart.
+    /// Position in the palette; by default that of the line in the chart. Where the colours begin again, the lines get
+    /// dashes.
     pub fn color(mut self, index: usize) -> Series {
         self.color = Some(index);
         self
@@ -62,8 +66,17 @@ pub struct Lines {
     series: Vec<Series>,
 }
 
-/// Pixels a character of the legend, at most.
-const CHARACTER: u32 = 8;
+/// Length of a line's sample in the legend, in pixels.
+const SAMPLE: i32 = 46;
+/// Height of an entry of the legend, in pixels.
+const ENTRY: i32 = 19;
+/// Below the field: labels of ticks and the name of the axis.
+const BELOW: i32 = 52;
+/// All lines of a chart together are drawn with about so many points and dashes, so that the picture stays small.
+const MOST_POINTS: usize = 16_000;
+const MOST_DASHES: usize = 1_200;
+/// Dots of a chart, at most: more could not be told apart.
+const MOST_DOTS: usize = 1_000;
 
 impl Lines {
     /// An empty chart with its title and the labels of its axes (with units).
@@ -93,166 +106,138 @@ impl Lines {
         &self.title
     }
 
-    pub(super) fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Drawn {
-        let (width, _) = area.dim_in_pixel();
-        let named = || self.series.iter().enumerate().filter(|(_, series)| !series.name.is_empty());
-        // The axis already says what a single line is.
-        let legend_needed = named().count() > 1;
-        let longest = self.series.iter().map(|series| series.name.chars().count() as u32).max().unwrap_or(0);
-        let legend_width = if legend_needed { (50 + CHARACTER * longest).min(width / 2) } else { 0 };
-        let (plot, legend) = area.split_horizontally(width - legend_width);
-        let place = |&(x, y): &(f64, f64)| (scaled(x, self.log_x), scaled(y, self.log_y));
-        let points = || self.series.iter().flat_map(|series| series.points.iter().map(place));
-        let bands = || self.series.iter().flat_map(|series| &series.band);
-        let heights = bands().flat_map(|&(low, high)| [low, high]).map(|value| scaled(value, self.log_y));
-        let x_range = padded_range(points().map(|p| p.0));
-        // Epochs and sweeps are whole numbers: no ticks between them.
-        let whole = !self.log_x && points().all(|p| p.0.fract() == 0.0);
-        let x_labels = if whole { 8.min((x_range.end - x_range.start) as usize + 1) } else { 8 };
-        let mut chart = ChartBuilder::on(&plot)
-            .caption(&self.title, title_style(&self.title, width - legend_width - 20))
-            .margin(10)
-            .x_label_area_size(45)
-            .y_label_area_size(62)
-            .build_cartesian_2d(
-                Scale { places: x_range, log: self.log_x },
-                Scale { places: padded_range(points().map(|p| p.1).chain(heights)), log: self.log_y },
-            )
-            .map_err(text)?;
-        chart
-            .configure_mesh()
-            .x_desc(&self.x)
-            .y_desc(&self.y)
-            .x_labels(x_labels)
-            .y_labels(8)
-            .light_line_style(WHITE.mix(0.0))
-            .bold_line_style(GRID)
-            .axis_style(INK)
-            .label_style(ink(TEXT))
-            .axis_desc_style(ink(TEXT))
-            .draw()
-            .map_err(text)?;
+    pub(super) fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Result<()> {
+        let (width, height) = (area.dim_in_pixel().0 as i32, area.dim_in_pixel().1 as i32);
+        let legend = self.legend_width(width);
+        write_title(area, &self.title, width - legend)?;
+        let (x, y) = (self.x_axis(), self.y_axis());
+        let (top, bottom) = (TOP, height - BELOW);
+        let field = Field { left: room_beside(&y, bottom - top), top, right: width - legend - 18, bottom };
+        let plot = Plot { area, field, x, y };
+        plot.draw_y(&self.y, true)?;
+        plot.draw_x(&self.x, true)?;
+        for index in 0..self.series.len() {
+            self.draw_bands(&plot, index)?;
+        }
+        let all: usize = self.series.iter().map(|series| series.points.len()).sum();
         for (index, series) in self.series.iter().enumerate() {
-            let ends = |end: fn(&(f64, f64)) -> f64| {
-                let pairs = series.points.iter().zip(&series.band);
-                pairs.map(move |(point, band)| place(&(point.0, end(band)))).filter(finite)
-            };
-            let outline: Vec<_> =
-                ends(|band| band.0).chain(ends(|band| band.1).collect::<Vec<_>>().into_iter().rev()).collect();
-            if !outline.is_empty() {
-                chart.draw_series([Polygon::new(outline, self.style(index).color.mix(0.18))]).map_err(text)?;
+            let stroke = self.stroke(index);
+            plot.draw_line(series.points.iter().copied(), &stroke)?;
+            // Dots that touch each other would only make the line thicker, and between dashes they would look like some; a
+            // single point has nothing but its dot.
+            let apart = all <= MOST_DOTS && series.points.len() as i32 <= field.width() / 4;
+            let visible = series.points.iter().filter(|&&point| plot.inside(point).is_some()).take(2).count();
+            if visible == 1 || series.dots && stroke.dashes.is_empty() && apart {
+                plot.draw_dots(series.points.iter().copied(), 2, stroke.color)?;
             }
         }
-        for (index, series) in self.series.iter().enumerate() {
-            let style = self.style(index);
-            let points = series.points.iter().map(place).filter(finite);
-            if series.dashed {
-                let points: Vec<_> = points.collect();
-                chart.draw_series(DashedLineSeries::new(points, 6, 5, style)).map_err(text)?;
-            } else {
-                let dots: Vec<_> = points.clone().filter(|_| series.dots).collect();
-                chart.draw_series(LineSeries::new(points, style)).map_err(text)?;
-                chart.draw_series(dots.into_iter().map(|p| Circle::new(p, 2, style.filled()))).map_err(text)?;
-            }
-        }
-        for (row, (index, series)) in (0..).zip(named().filter(|_| legend_needed)) {
-            let y = 55 + 22 * row;
-            let style = self.style(index);
-            let dashes: &[(i32, i32)] = if series.dashed { &[(0, 8), (13, 21)] } else { &[(0, 22)] };
-            for &(from, to) in dashes {
-                legend.draw(&PathElement::new(vec![(from, y), (to, y)], style)).map_err(text)?;
-            }
-            legend.draw(&Text::new(series.name.clone(), (30, y - 8), ink(TEXT))).map_err(text)?;
+        self.draw_legend(area, width - legend, height)
+    }
+
+    /// The horizontal axis over all points.
+    fn x_axis(&self) -> Axis {
+        Axis::over(self.series.iter().flat_map(|series| series.points.iter().map(|point| point.0)), self.log_x)
+    }
+
+    /// The vertical axis over all points and bands.
+    fn y_axis(&self) -> Axis {
+        let points = self.series.iter().flat_map(|series| series.points.iter().map(|point| point.1));
+        let bands = self.series.iter().flat_map(|series| series.points.iter().zip(&series.band));
+        let bands = bands.filter(|(_, band)| band.0.is_finite() && band.1.is_finite());
+        Axis::over(points.chain(bands.flat_map(|(_, band)| [band.0, band.1])), self.log_y)
+    }
+
+    /// The shades of a line: one for each run of points that have one.
+    fn draw_bands<DB: DrawingBackend>(&self, plot: &Plot<DB>, index: usize) -> Result<()> {
+        let series = &self.series[index];
+        let stroke = self.stroke(index);
+        // On a logarithmic axis a range that ends at or below 0 reaches down to the edge.
+        let end = |end: f64| if self.log_y && end <= 0.0 { f64::MIN_POSITIVE } else { end };
+        let shaded = |&((x, _), (low, high)): &((f64, f64), (f64, f64))| {
+            plot.x.place(x).is_some() && low.is_finite() && plot.y.place(high).is_some()
+        };
+        let places: Vec<_> = series.points.iter().copied().zip(series.band.iter().copied()).collect();
+        for run in places.chunk_by(|a, b| shaded(a) == shaded(b)).filter(|run| shaded(&run[0])) {
+            let low: Vec<_> = run.iter().map(|&((x, _), (low, _))| (x, end(low))).collect();
+            let high: Vec<_> = run.iter().map(|&((x, _), (_, high))| (x, high)).collect();
+            plot.draw_band(&low, &high, stroke.color, stroke.most_points)?;
         }
         Ok(())
     }
 
-    fn style(&self, index: usize) -> ShapeStyle {
-        let color = self.series[index].color.unwrap_or(index);
-        PALETTE[color % PALETTE.len()].stroke_width(2)
-    }
-}
-
-fn finite(&(x, y): &(f64, f64)) -> bool {
-    x.is_finite() && y.is_finite()
-}
-
-/// A value's place on an axis; on a logarithmic one only positive values have any.
-fn scaled(value: f64, log: bool) -> f64 {
-    match log {
-        true if value > 0.0 => value.log10(),
-        true => f64::NAN,
-        false => value,
-    }
-}
-
-/// An axis; a logarithmic one has its ticks at 1, 2 and 5 times the powers of ten, or at powers alone if there are many.
-struct Scale {
-    places: Range<f64>,
-    log: bool,
-}
-
-impl Ranged for Scale {
-    type FormatOption = NoDefaultFormatting;
-    type ValueType = f64;
-
-    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
-        RangedCoordf64::from(self.places.clone()).map(value, limit)
+    fn named(&self) -> impl Iterator<Item = usize> {
+        (0..self.series.len()).filter(|&index| !self.series[index].name.is_empty())
     }
 
-    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
-        if !self.log {
-            return RangedCoordf64::from(self.places.clone()).key_points(hint);
+    /// Pixels of the legend, which a single line does not need: the axis already says what it is.
+    fn legend_width(&self, width: i32) -> i32 {
+        match self.named().count() {
+            0 | 1 => 0,
+            _ => (SAMPLE + 14 + widest(self.named().map(|index| &self.series[index].name), TEXT)).min(2 * width / 5),
         }
-        let decades = self.places.start.floor() as i32..=self.places.end.ceil() as i32;
-        let span = self.places.end - self.places.start;
-        let (factors, every): (&[f64], i32) = match span {
-            span if span < 2.5 => (&[1.0, 2.0, 5.0], 1),
-            span => (&[1.0], (span / 8.0).ceil() as i32),
+    }
+
+    /// The legend from `left` to the right edge; what does not fit is counted in its last line.
+    fn draw_legend<DB: DrawingBackend>(&self, area: &Area<DB>, left: i32, height: i32) -> Result<()> {
+        let width = area.dim_in_pixel().0 as i32 - left;
+        if width == 0 {
+            return Ok(());
+        }
+        let (rows, entries) = (((height - TOP - 8) / ENTRY) as usize, self.named().count());
+        let shown = if entries > rows { rows.saturating_sub(1) } else { entries };
+        let middle = |row: usize| TOP + 12 + ENTRY * row as i32;
+        for (row, index) in self.named().take(shown).enumerate() {
+            let y = middle(row);
+            let Stroke { color, dashes, .. } = self.stroke(index);
+            let mut from = 0;
+            for pair in if dashes.is_empty() { vec![f64::from(SAMPLE), 0.0] } else { dashes.repeat(3) }.chunks(2) {
+                let to = (from + pair[0] as i32).min(SAMPLE - 6);
+                if from < to {
+                    area.draw(&PathElement::new([(left + from, y), (left + to, y)], color.stroke_width(2)))
+                        .map_err(drawn)?;
+                }
+                from = to + pair[1] as i32;
+            }
+            let name = fitted(&self.series[index].name, TEXT, width - SAMPLE - 6);
+            write(area, name, (left + SAMPLE, y), (HPos::Left, VPos::Center))?;
+        }
+        if shown < entries {
+            let rest = fitted(&format!("and {} more", entries - shown), TEXT, width - 6);
+            write(area, rest, (left, middle(shown)), (HPos::Left, VPos::Center))?;
+        }
+        Ok(())
+    }
+
+    /// A line's colour, and its dashes: beyond the palette a number of dots in the gaps says how often it was begun again.
+    fn stroke(&self, index: usize) -> Stroke {
+        let series = &self.series[index];
+        let position = series.color.unwrap_or(index);
+        let (color, again) = (PALETTE[position % PALETTE.len()], (position / PALETTE.len()).min(9));
+        let mut dashes = match (series.dashed, again) {
+            (false, 0) => Vec::new(),
+            (false, _) => vec![10.0, 3.0],
+            (true, _) => vec![6.0, 5.0],
         };
-        let ticks = decades.filter(|decade| decade % every == 0);
-        let ticks = ticks.flat_map(|decade| factors.iter().map(move |factor| f64::from(decade) + factor.log10()));
-        ticks.filter(|place| self.places.contains(place)).collect()
-    }
-
-    fn range(&self) -> Range<f64> {
-        self.places.clone()
-    }
-}
-
-impl ValueFormatter<f64> for Scale {
-    fn format_ext(&self, place: &f64) -> String {
-        match 10f64.powf(*place) {
-            _ if !self.log => short(place),
-            value if (1e-3..1e5).contains(&value) => short(&value),
-            value => format!("{value:.0e}"),
-        }
-    }
-}
-
-/// A tick's label without needless zeros.
-pub(super) fn short(value: &f64) -> String {
-    let rounded = format!("{value:.4}");
-    let trimmed = rounded.trim_end_matches('0').trim_end_matches('.');
-    match trimmed {
-        "-0" => "0".to_owned(),
-        "0" if *value != 0.0 && value.abs() > 1e-12 => format!("{value:.0e}"),
-        trimmed => trimmed.to_owned(),
+        dashes.extend([2.0, 3.0].repeat(again));
+        let lines = self.series.len().max(1);
+        let (most_points, most_dashes) = ((MOST_POINTS / lines).max(100), (MOST_DASHES / lines).max(10));
+        Stroke { color, dashes, most_points, most_dashes }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use plotters::coord::ranged1d::BoldPoints;
 
     #[test]
-    fn ticks_of_a_logarithmic_axis_are_round_numbers() {
-        let ticks = |low: f64, high: f64| -> Vec<String> {
-            let scale = Scale { places: low.log10()..high.log10(), log: true };
-            scale.key_points(BoldPoints(8)).iter().map(|place| scale.format_ext(place)).collect()
-        };
-        assert_eq!(ticks(1.5, 30.0), ["2", "5", "10", "20"]);
-        assert_eq!(ticks(1e-7, 2.0), ["1e-7", "1e-6", "1e-5", "1e-4", "0.001", "0.01", "0.1", "1"]);
+    fn lines_of_one_colour_are_told_apart_by_their_dashes() {
+        let solid = (0..40).map(|_| Series::new("", vec![]));
+        let dashed = (0..40).map(|index| Series::new("", vec![]).color(index).dashed());
+        let lines = Lines::new("", "", "").series(solid.chain(dashed));
+        let look = |index: usize| format!("{:?} {:?}", lines.stroke(index).color, lines.stroke(index).dashes);
+        let mut looks: Vec<String> = (0..80).map(look).collect();
+        looks.sort();
+        looks.dedup();
+        assert_eq!(looks.len(), 80);
     }
 }

@@ -1,11 +1,17 @@
 //! Charts: one way to draw each kind, with colours for the colour-blind, labelled axes, and the legend outside the data.
 //! A chart has a white background of its own, so that it reads the same on light and dark pages.
 
+mod axis;
 mod bars;
 mod contours;
 mod group_map;
 mod heatmap;
+mod label;
 mod lines;
+mod marks;
+mod plot;
+#[cfg(test)]
+mod properties;
 
 pub use bars::Bars;
 pub use contours::Contours;
@@ -38,13 +44,15 @@ const PALETTE: [RGBColor; 7] = [
 ];
 const INK: RGBColor = RGBColor(34, 34, 34);
 const GRID: RGBColor = RGBColor(225, 225, 225);
+/// The ground of what is not finite: as striking as a warning, and in no map of colours.
+const NOT_FINITE: RGBColor = RGBColor(255, 176, 0);
 const FONT: &str = "sans-serif";
 const TEXT: u32 = 15;
 const TITLE: u32 = 18;
 
 type Area<DB> = DrawingArea<DB, Shift>;
-/// Outcome of drawing on any backend: their errors have different types, so only the text is kept.
-type Drawn = Result<(), String>;
+/// Panels of a chart, at most: its PNG is drawn in memory.
+const MOST_PANELS: usize = 60;
 
 /// A drawing of a result: shows itself in a notebook, saves itself as SVG or PNG.
 ///
@@ -70,7 +78,7 @@ enum Panel {
 }
 
 impl Panel {
-    fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Drawn {
+    fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Result<()> {
         match self {
             Panel::Lines(lines) => lines.draw(area),
             Panel::Bars(bars) => bars.draw(area),
@@ -128,33 +136,51 @@ impl Chart {
     /// Width and height in pixels: one panel fills a notebook's width, two share it.
     fn size(&self) -> (u32, u32) {
         match self.panels.as_slice() {
-            [Panel::GroupMap(map)] => (760, map.height()),
+            [Panel::GroupMap(map)] => (760, map.height(760)),
             [_] => (760, 400),
             _ => (760, 320 * self.grid().0 as u32),
         }
     }
 
+    fn check(&self) -> Result<()> {
+        if self.panels.len() > MOST_PANELS {
+            return refused("panels", self.panels.len(), "at most 60: show the others in another cell");
+        }
+        self.panels.iter().try_for_each(|panel| match panel {
+            Panel::Lines(_) => Ok(()),
+            Panel::Bars(bars) => bars.check(),
+            Panel::Heatmap(heatmap) => heatmap.check(),
+            Panel::GroupMap(map) => map.check(),
+            Panel::Contours(contours) => contours.check(),
+        })
+    }
+
     fn draw<DB: DrawingBackend>(&self, root: &Area<DB>) -> Result<()> {
-        register_fonts();
-        let draw = || {
-            root.fill(&WHITE).map_err(text)?;
-            for (panel, area) in self.panels.iter().zip(root.split_evenly(self.grid())) {
-                panel.draw(&area)?;
-            }
-            root.present().map_err(text)
-        };
-        draw().map_err(Error::Chart)
+        root.fill(&WHITE).map_err(drawn)?;
+        for (panel, area) in self.panels.iter().zip(root.split_evenly(self.grid())) {
+            panel.draw(&area)?;
+        }
+        root.present().map_err(drawn)
     }
 
     /// The chart as SVG.
+    ///
+    /// # Errors
+    /// More cells, bars or panels than can be told apart; tables of values that are not rectangular. Values that are not
+    /// finite are no error: they have no place in a line, and are named as such in bars and maps.
     pub fn svg(&self) -> Result<String> {
+        self.check()?;
         let mut svg = String::new();
         self.draw(&SVGBackend::with_string(&mut svg, self.size()).into_drawing_area())?;
         Ok(svg)
     }
 
     /// The chart as a PNG file's bytes.
+    ///
+    /// # Errors
+    /// As [`Chart::svg`].
     pub fn png(&self) -> Result<Vec<u8>> {
+        self.check()?;
         let (width, height) = self.size();
         let mut pixels = vec![0; 3 * (width * height) as usize];
         self.draw(&BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area())?;
@@ -189,7 +215,7 @@ impl Chart {
             Panel::GroupMap(map) => map.title(),
             Panel::Contours(contours) => contours.title(),
         });
-        titles.collect::<Vec<_>>().join(" | ")
+        titles.map(crate::notebook::title).collect::<Vec<_>>().join(" | ")
     }
 
     /// Shows the chart in the notebook, as SVG, PNG and text: notebooks that are not trusted show no SVG.
@@ -216,31 +242,19 @@ fn register_fonts() {
     });
 }
 
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
+/// Backends have errors of different types, so only their text is kept.
+fn drawn(error: impl std::fmt::Display) -> Error {
+    Error::Chart(error.to_string())
 }
 
-fn ink(size: u32) -> TextStyle<'static> {
-    (FONT, size).into_font().color(&INK)
+/// The error for what a chart cannot show.
+fn refused<T>(setting: &'static str, value: impl std::fmt::Display, requirement: &'static str) -> Result<T> {
+    Err(Error::Setting { setting, value: value.to_string(), requirement })
 }
 
-/// The style of a title: as large as fits into a width in pixels.
-fn title_style(title: &str, width: u32) -> TextStyle<'static> {
-    let characters = title.chars().count().max(1) as f64;
-    // A character of this font is about half as wide as it is high.
-    ink(TITLE.min((f64::from(width) / (0.49 * characters)) as u32))
-}
-
-/// The range of finite values, a little wider; a range of its own for no values or one value.
-fn padded_range(values: impl Iterator<Item = f64>) -> std::ops::Range<f64> {
-    let (low, high) = values
-        .filter(|value| value.is_finite())
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)));
-    if low > high {
-        return 0.0..1.0;
-    }
-    let pad = if high > low { 0.05 * (high - low) } else { 0.5 * low.abs().max(1e-3) };
-    low - pad..high + pad
+fn font(size: u32) -> FontDesc<'static> {
+    register_fonts();
+    (FONT, size).into_font()
 }
 
 #[cfg(test)]
