@@ -17,70 +17,44 @@ fn models(network: &Network, count: u64) -> Vec<Model> {
     (0..count).map(|seed| model(network, seed)).collect()
 }
 
+/// Something that takes data, a network and three of its models.
+type Door = fn(&Splits, &Network, &[Model]) -> stemm::Result<()>;
+
 /// Everything that takes data and a network, by name; each with its quickest settings.
-fn doors(network: &Network) -> Vec<(&'static str, Box<dyn Fn(&Splits) -> stemm::Result<()>>)> {
-    let (network, all) = (network.clone(), models(network, 3));
-    let training = |data: &Splits, network: &Network| {
+const DOORS: [(&str, Door); 17] = [
+    ("train", |data, network, _| {
         Trainer { epochs: 1, batch_size: 64, ..Trainer::default() }.train(network, data, &[0]).map(|_| ())
-    };
-    let hutchinson = Hutchinson { vectors: 2, ..Hutchinson::default() };
-    let density = SpectralDensity { vectors: 2, steps: 2, points: 2, ..SpectralDensity::default() };
-    let each: Vec<(&'static str, Box<dyn Fn(&Splits, &Network, &[Model]) -> stemm::Result<()>>)> = vec![
-        ("train", Box::new(move |data, network, _| training(data, network))),
-        ("evaluate", Box::new(|data, _, m| m[0].evaluate(&data.test).map(|_| ()))),
-        ("ensemble", Box::new(|data, _, m| ensemble(m, &data.test).map(|_| ()))),
-        ("ste-mm", Box::new(|data, _, m| SteMm { epochs: 1, ..SteMm::default() }.align(&m[..2], data).map(|_| ()))),
-        (
-            "barriers",
-            Box::new(|data, _, m| {
-                Interpolation { points: 3, ..Interpolation::default() }.barriers("", m, data).map(|_| ())
-            }),
-        ),
-        (
-            "bezier",
-            Box::new(|data, _, m| {
-                Bezier { epochs: 1, points: 3, ..Bezier::default() }.fit("", &m[..2], data).map(|_| ())
-            }),
-        ),
-        (
-            "simplex",
-            Box::new(|data, _, m| Simplex { samples: 2, ..Simplex::default() }.losses("", m, data).map(|_| ())),
-        ),
-        (
-            "triangle",
-            Box::new(|data, _, m| Simplex { steps: 1, ..Simplex::default() }.ternary("", m, data).map(|_| ())),
-        ),
-        ("plane", Box::new(|data, _, m| Plane { points: 2, ..Plane::default() }.through("", m, data).map(|_| ()))),
-        ("around", Box::new(|data, _, m| Plane { points: 2, ..Plane::default() }.around("", &m[0], data).map(|_| ()))),
-        ("growth", Box::new(|data, _, m| MergeGrowth::default().run(&m[..2], &[], data).map(|_| ()))),
-        ("collapse", Box::new(|data, _, m| variance_collapse("", &m[..2], Repair::Variance, 3, data).map(|_| ()))),
-        ("merge", Box::new(|data, _, m| merge_weighted(m, &[0.3; 3], Repair::Variance, &data.test).map(|_| ()))),
-        ("trace", Box::new(move |data, _, m| hutchinson.traces(&[("", &m[0])], &data.test).map(|_| ()))),
-        (
-            "lanczos",
-            Box::new(|data, _, m| {
-                Lanczos { count: 1, max_products: 2, ..Lanczos::default() }
-                    .eigenvalues(&[("", &m[0])], &data.test)
-                    .map(|_| ())
-            }),
-        ),
-        ("density", Box::new(move |data, _, m| density.of(("", &m[0]), &data.test).map(|_| ()))),
-        (
-            "correlation",
-            Box::new(|data, network, m| {
-                let layer = network.frame().column("layer").unwrap().str().unwrap().get(0).unwrap().to_owned();
-                unit_correlation("", &layer, &m[..2], &data.test).map(|_| ())
-            }),
-        ),
-    ];
-    each.into_iter()
-        .map(|(name, door)| {
-            let (network, all) = (network.clone(), all.clone());
-            let door: Box<dyn Fn(&Splits) -> stemm::Result<()>> = Box::new(move |data| door(data, &network, &all));
-            (name, door)
-        })
-        .collect()
-}
+    }),
+    ("evaluate", |data, _, m| m[0].evaluate(&data.test).map(|_| ())),
+    ("ensemble", |data, _, m| ensemble(m, &data.test).map(|_| ())),
+    ("ste-mm", |data, _, m| SteMm { epochs: 1, ..SteMm::default() }.align(&m[..2], data).map(|_| ())),
+    ("barriers", |data, _, m| {
+        Interpolation { points: 3, ..Interpolation::default() }.barriers("", m, data).map(|_| ())
+    }),
+    ("bezier", |data, _, m| Bezier { epochs: 1, points: 3, ..Bezier::default() }.fit("", &m[..2], data).map(|_| ())),
+    ("simplex", |data, _, m| Simplex { samples: 2, ..Simplex::default() }.losses("", m, data).map(|_| ())),
+    ("triangle", |data, _, m| Simplex { steps: 1, ..Simplex::default() }.ternary("", m, data).map(|_| ())),
+    ("plane", |data, _, m| Plane { points: 2, ..Plane::default() }.through("", m, data).map(|_| ())),
+    ("around", |data, _, m| Plane { points: 2, ..Plane::default() }.around("", &m[0], data).map(|_| ())),
+    ("growth", |data, _, m| MergeGrowth::default().run(&m[..2], &[], data).map(|_| ())),
+    ("collapse", |data, _, m| variance_collapse("", &m[..2], Repair::Variance, 3, data).map(|_| ())),
+    ("merge", |data, _, m| merge_weighted(m, &[0.3; 3], Repair::Variance, &data.test).map(|_| ())),
+    ("trace", |data, _, m| {
+        Hutchinson { vectors: 2, ..Hutchinson::default() }.traces(&[("", &m[0])], &data.test).map(|_| ())
+    }),
+    ("lanczos", |data, _, m| {
+        let search = Lanczos { count: 1, max_products: 2, ..Lanczos::default() };
+        search.eigenvalues(&[("", &m[0])], &data.test).map(|_| ())
+    }),
+    ("density", |data, _, m| {
+        let density = SpectralDensity { vectors: 2, steps: 2, points: 2, ..SpectralDensity::default() };
+        density.of(("", &m[0]), &data.test).map(|_| ())
+    }),
+    ("correlation", |data, network, m| {
+        let layer = network.frame().column("layer").unwrap().str().unwrap().get(0).unwrap().to_owned();
+        unit_correlation("", &layer, &m[..2], &data.test).map(|_| ())
+    }),
+];
 
 /// Doors that look at the test data alone, and so cannot name parts.
 const TEST_ONLY: [&str; 7] = ["evaluate", "ensemble", "merge", "trace", "lanczos", "density", "correlation"];
@@ -99,13 +73,15 @@ fn a_label_without_an_output_is_refused_everywhere_in_every_part() {
         "held-out" => Splits { held_out: spoil(&good.held_out), ..good.clone() },
         _ => Splits { test: spoil(&good.test), ..good.clone() },
     };
-    for (name, door) in doors(&network) {
-        door(&good).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let models = models(&network, 3);
+    for (name, door) in DOORS {
+        door(&good, &network, &models).unwrap_or_else(|error| panic!("{name}: {error}"));
         for part in ["training", "held-out", "test"] {
             if part != "test" && TEST_ONLY.contains(&name) {
                 continue;
             }
-            let error = door(&with(part)).err().unwrap_or_else(|| panic!("{name} took bad {part} labels"));
+            let error =
+                door(&with(part), &network, &models).err().unwrap_or_else(|| panic!("{name} took bad {part} labels"));
             let Error::LabelOutOfRange { data, index: 5, label: 4, classes: 4 } = &error else {
                 panic!("{name}, {part}: {error}")
             };
@@ -125,11 +101,12 @@ fn channels_that_come_last_are_refused_everywhere_with_a_hint_to_permute() {
         Dataset::new("first", data.images().permute([0, 3, 1, 2]), data.labels().shallow_clone(), 4).unwrap()
     };
     let first = Splits { train: first(&last.train), held_out: first(&last.held_out), test: first(&last.test) };
-    for (name, door) in doors(&network) {
+    let models = models(&network, 3);
+    for (name, door) in DOORS {
         if name != "correlation" && name != "collapse" {
-            door(&first).unwrap_or_else(|error| panic!("{name}: {error}"));
+            door(&first, &network, &models).unwrap_or_else(|error| panic!("{name}: {error}"));
         }
-        let error = door(&last).unwrap_err();
+        let error = door(&last, &network, &models).unwrap_err();
         assert!(
             matches!(&error, Error::ShapeMismatch { expected, found, .. } if *expected == [3, 8, 8] && *found == [8, 8, 3]),
             "{name}: {error}"
@@ -376,10 +353,12 @@ fn an_odd_sample_beside_whole_batches_works_everywhere_with_batch_norm() {
         let labels = Tensor::arange(n, (Kind::Int64, CPU)).remainder(4);
         Dataset::new("odd", Tensor::randn([n, 16], (Kind::Float, CPU)), labels, 4).unwrap()
     };
+    let models = models(&network, 3);
     for (train, rest) in [(1_001, 1_001), (65, 1), (64 * 3 + 1, 65)] {
         let data = Splits { train: part(train), held_out: part(rest), test: part(rest) };
-        for (name, door) in doors(&network) {
-            door(&data).unwrap_or_else(|error| panic!("{name} on {train} and {rest} samples: {error}"));
+        for (name, door) in DOORS {
+            door(&data, &network, &models)
+                .unwrap_or_else(|error| panic!("{name} on {train} and {rest} samples: {error}"));
         }
     }
 }

@@ -129,7 +129,7 @@ fn a_checkpoint_goes_on_with_its_own_data_only() {
         if pixels {
             let _ = images.narrow(0, 17, 1).narrow(1, 3, 1).g_add_scalar_(1e-3);
         } else {
-            let _ = labels.narrow(0, 0, 2).copy_(&labels.narrow(0, 0, 2).flip([0]));
+            labels.narrow(0, 0, 2).copy_(&labels.narrow(0, 0, 2).flip([0]));
         }
         Dataset::new(part.name(), images, labels, part.classes()).unwrap()
     };

@@ -272,6 +272,9 @@ pub(crate) enum Seen {
     NormInput,
 }
 
+/// Looks at tensors on their way.
+pub(crate) type Observer<'a> = dyn Fn(Seen, &Tensor) -> Result<()> + 'a;
+
 /// How one forward pass runs.
 pub(crate) struct Pass<'a> {
     pub mode: Mode,
@@ -288,7 +291,7 @@ pub(crate) struct Pass<'a> {
     /// Whether batch norm normalises by the statistics of the batch; while training it does.
     pub batch_statistics: bool,
     /// Sees what flows through the layers.
-    pub observer: Option<&'a dyn Fn(Seen, &Tensor) -> Result<()>>,
+    pub observer: Option<&'a Observer<'a>>,
     /// Dropout masks drawn so far.
     pub masks: Cell<u64>,
 }
