@@ -67,7 +67,7 @@ pub struct Lines {
 }
 
 /// Length of a line's sample in the legend, in pixels.
-const SAMPLE: i32 = 46;
+const SAMPLE: i32 = 42;
 /// Height of an entry of the legend, in pixels.
 const ENTRY: i32 = 19;
 /// Below the field: labels of ticks and the name of the axis.
@@ -173,7 +173,7 @@ impl Lines {
     fn legend_width(&self, width: i32) -> i32 {
         match self.named().count() {
             0 | 1 => 0,
-            _ => (SAMPLE + 14 + widest(self.named().map(|index| &self.series[index].name), TEXT)).min(2 * width / 5),
+            _ => (SAMPLE + 14 + widest(self.named().map(|index| &self.series[index].name), TEXT)).min(width / 2),
         }
     }
 
