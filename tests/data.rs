@@ -217,6 +217,22 @@ fn shapes_to_fit_to_have_sides_of_at_least_one_and_no_absurd_ones() {
     assert!(matches!(data.normalised(&[1e300], &[1.0]), Err(Error::Setting { setting: "normalisation", .. })));
 }
 
+#[test]
+fn parts_that_were_normalised_differently_are_refused() {
+    let images = |n: i64| Tensor::rand([n, 1, 4, 4], (Kind::Float, CPU));
+    let part = |n: i64| Dataset::new("grey", images(n), Tensor::arange(n, (Kind::Int64, CPU)).remainder(4), 4).unwrap();
+    let plain = Splits { train: part(16), held_out: part(8), test: part(8) };
+    let network = Network::mlp(&[16, 4]).unwrap();
+    let train = |data: &Splits| Trainer { epochs: 1, ..Trainer::default() }.train(&network, data, &[0]);
+    let other =
+        |test: Dataset| Splits { train: plain.train.normalised(&[0.5], &[0.25]).unwrap(), test, ..plain.clone() };
+    for test in [plain.test.clone(), plain.test.normalised(&[0.5], &[0.2]).unwrap()] {
+        let error = train(&other(test)).unwrap_err();
+        assert!(matches!(&error, Error::Setting { setting: "normalisation", .. }), "{error}");
+    }
+    assert!(train(&plain.normalised(&[0.5], &[0.25]).unwrap()).is_ok());
+}
+
 fn folder(name: &str) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("stemm-data-{name}-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&folder);

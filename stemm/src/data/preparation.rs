@@ -92,10 +92,15 @@ impl Normalisation {
 impl Dataset {
     /// Name and preparation, to tell whether a checkpoint was trained on the same.
     pub(crate) fn description(&self) -> String {
-        let values = |tensor: &Tensor| Vec::<f32>::try_from(tensor.view([-1])).unwrap_or_default();
-        let normalisation = self.normalisation.as_ref().map(|own| (values(&own.mean), values(&own.std)));
+        let normalisation = self.normalised_by();
         let shape = &self.images.size()[1..];
         format!("{} {shape:?}, {:?}, normalised by {normalisation:?}", self.name, self.augmentation)
+    }
+
+    /// Mean and standard deviation of each channel, if there is a normalisation.
+    pub(crate) fn normalised_by(&self) -> Option<(Vec<f32>, Vec<f32>)> {
+        let values = |tensor: &Tensor| Vec::<f32>::try_from(tensor.view([-1])).unwrap_or_default();
+        self.normalisation.as_ref().map(|own| (values(&own.mean), values(&own.std)))
     }
 
     fn channels(&self) -> Result<i64> {

@@ -44,7 +44,7 @@ impl Splits {
     pub fn new(train: &Dataset, held_out: usize, seed: u64, test: Dataset) -> Result<Splits> {
         let (train, held_out) = train.split(held_out, seed)?;
         let splits = Splits { train, held_out, test };
-        splits.check_classes()?;
+        splits.check()?;
         Ok(splits)
     }
 
@@ -53,8 +53,9 @@ impl Splits {
         [("training", &self.train), ("held-out", &self.held_out), ("test", &self.test)]
     }
 
-    /// Where classes have names, they have the same ones in every part: labels are numbers of the names.
-    pub(crate) fn check_classes(&self) -> Result<()> {
+    /// The parts belong together: the same names of classes, wherever they have names, since labels are numbers of these,
+    /// and the same normalisation.
+    pub(crate) fn check(&self) -> Result<()> {
         let numbered = |names: &[String], others: &[String]| -> Vec<String> {
             let own = names.iter().enumerate().filter(|&(label, name)| others.get(label) != Some(name));
             own.map(|(label, name)| format!("{label} = {name}")).collect()
@@ -69,6 +70,12 @@ impl Splits {
                     only_first: numbered(train, other),
                     only_second: numbered(other, train),
                 });
+            }
+            let (own, expected) = (data.normalised_by(), self.train.normalised_by());
+            if own != expected {
+                let value = format!("{own:?} for the {part} data, {expected:?} for the training data");
+                let requirement = "the same for every part: use `Splits::normalised`, or prepare the parts alike";
+                return Err(Error::Setting { setting: "normalisation", value, requirement });
             }
         }
         Ok(())

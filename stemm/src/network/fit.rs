@@ -24,7 +24,7 @@ pub(crate) enum Memory {
 impl Network {
     /// Checks that a training or an analysis can take every part of the data.
     pub(crate) fn check_splits(&self, data: &Splits) -> Result<()> {
-        data.check_classes()?;
+        data.check()?;
         for (part, own) in data.named_parts() {
             self.check_part(own, &format!("the {part} data (`{}`)", own.name()))?;
         }
