@@ -13,6 +13,7 @@ use crate::data::{Dataset, Splits};
 use crate::error::{Error, Result};
 use crate::frame::{column, frame};
 use crate::merge::{Mixer, REPAIR_SAMPLES, Repair, layer_moments};
+use crate::moments::Covariance;
 use crate::network::{Memory, Mode, Model, Pass, Seen, check_models};
 use crate::train::positive;
 
@@ -78,69 +79,6 @@ pub fn unit_correlation(label: &str, layer: &str, models: &[Model], data: &Datas
     let matrix = together.correlation()?.ok_or(Error::Empty { what: data.name().to_owned() })?;
     let (label, layer, data) = (label.to_owned(), layer.to_owned(), data.name().to_owned());
     Ok(UnitCorrelation { label, layer, data, matrix })
-}
-
-/// Running sums of products of deviations from the means, in f64: small deviations beside a large mean survive.
-#[derive(Default)]
-struct Covariance {
-    samples: f64,
-    sums: Option<CoSums>,
-}
-
-/// For two sets of units `a` and `b`.
-struct CoSums {
-    means: [Tensor; 2],
-    /// `Σ (a - ā)²` and `Σ (b - b̄)²`.
-    squares: [Tensor; 2],
-    /// `Σ (a - ā) (b - b̄)ᵀ`.
-    products: Tensor,
-}
-
-impl Covariance {
-    /// Adds samples of both, `[units, samples]` in f64.
-    fn add(&mut self, a: &Tensor, b: &Tensor) -> Result<()> {
-        let count = a.size()[1] as f64;
-        let mean = |t: &Tensor| t.f_mean_dim([1i64].as_slice(), false, Kind::Double);
-        let means = [mean(a)?, mean(b)?];
-        let (da, db) = (a.f_sub(&means[0].f_unsqueeze(1)?)?, b.f_sub(&means[1].f_unsqueeze(1)?)?);
-        let square = |t: &Tensor| t.f_square()?.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
-        let new = CoSums { means, squares: [square(&da)?, square(&db)?], products: da.f_matmul(&db.f_tr()?)? };
-        let total = self.samples + count;
-        self.sums = Some(match self.sums.take() {
-            None => new,
-            Some(own) => {
-                let apart = [new.means[0].f_sub(&own.means[0])?, new.means[1].f_sub(&own.means[1])?];
-                let between = self.samples * count / total;
-                let mean = |i: usize| own.means[i].f_add(&apart[i].f_mul_scalar(count / total)?);
-                let square = |i: usize| {
-                    let sum = own.squares[i].f_add(&new.squares[i])?;
-                    sum.f_add(&apart[i].f_square()?.f_mul_scalar(between)?)
-                };
-                let products = apart[0].f_outer(&apart[1])?.f_mul_scalar(between)?;
-                CoSums {
-                    means: [mean(0)?, mean(1)?],
-                    squares: [square(0)?, square(1)?],
-                    products: own.products.f_add(&new.products)?.f_add(&products)?,
-                }
-            }
-        });
-        self.samples = total;
-        Ok(())
-    }
-
-    /// Pearson's correlation of each pair; 0 where one of the two never varies.
-    fn correlation(&self) -> Result<Option<Tensor>> {
-        let Some(CoSums { means, squares, products }) = &self.sums else { return Ok(None) };
-        // What is left of a constant are rounding errors.
-        let std = |i: usize| -> Result<Tensor> {
-            let rounding = means[i].f_abs()?.f_mul_scalar(1e-12 * self.samples.sqrt())?;
-            let std = squares[i].f_sqrt()?;
-            Ok(std.f_where_self(&std.f_gt_tensor(&rounding)?, &std.f_zeros_like()?)?)
-        };
-        let scale = std(0)?.f_outer(&std(1)?)?;
-        let correlation = products.f_div(&scale)?.f_clamp(-1.0, 1.0)?;
-        Ok(Some(correlation.f_where_self(&scale.f_gt(0.0)?, &scale.f_zeros_like()?)?))
-    }
 }
 
 /// The two models that there must be.

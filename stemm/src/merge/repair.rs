@@ -236,6 +236,33 @@ mod tests {
     }
 
     #[test]
+    fn layers_without_a_bias_vary_as_the_ends_and_their_means_are_rescaled_along() -> Result<()> {
+        use crate::network::{Conv2d, Flatten};
+        let network = Network::new(
+            [1, 4, 4],
+            [
+                ("conv", Conv2d::new(1, 6, 3).without_bias().into()),
+                ("relu", Relu.into()),
+                ("flatten", Flatten.into()),
+                ("head", Linear::new(24, 4).into()),
+            ],
+        )?;
+        let data = blobs(0, Device::Cpu)?.train;
+        let images = data.images().view([-1, 1, 4, 4]) + 0.5;
+        let data = Dataset::new("images", images, data.labels().shallow_clone(), 4)?;
+        let model = |seed| Model::new(network.clone(), network.init(seed, Device::Cpu)?);
+        let models = [model(0)?, model(1)?];
+        let first = |params: &Params| Ok::<_, crate::Error>(layer_moments(&network, params, &data)?.remove(0));
+        let merge = |repair| super::super::merge_weighted(&models, &[0.5, 0.5], repair, &data);
+        let (plain, repaired) = (first(&merge(Repair::Off)?.params)?, first(&merge(Repair::Variance)?.params)?);
+        let goal = (first(&models[0].params)?.std + first(&models[1].params)?.std) / 2.0;
+        let furthest = |a: &Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]);
+        assert!(furthest(&repaired.std, &goal) < 1e-6 && furthest(&plain.std, &goal) > 1e-3);
+        assert!(furthest(&repaired.mean, &(&plain.mean * &goal / &plain.std)) < 1e-6);
+        Ok(())
+    }
+
+    #[test]
     fn statistics_of_stacked_norms_depend_neither_on_the_order_nor_on_the_size_of_batches() -> Result<()> {
         let network = Network::convnet([1, 4, 4], 1.0, 4)?;
         let data = blobs(0, Device::Cpu)?.train;
