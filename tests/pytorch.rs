@@ -67,7 +67,7 @@ fn permutations_come_back_from_json_and_safetensors() {
         assert_eq!(back.permutations, alignment.permutations);
         assert_eq!(back.method, "weight matching");
         let other = Alignment::load(&path, &Network::mlp(&[4, 3, 2]).unwrap()).unwrap_err();
-        assert!(matches!(other, Error::Permutation { .. }), "{other}");
+        assert!(matches!(other, Error::AlignmentMismatch { .. }), "{other}");
         let bytes = std::fs::read(&path).unwrap();
         std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
         assert!(matches!(Alignment::load(&path, &network).unwrap_err(), Error::Corrupt { .. }));

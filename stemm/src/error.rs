@@ -178,8 +178,9 @@ pub enum Error {
     },
     /// A file holds other tensors than the network needs.
     #[error(
-        "{} does not fit this network: missing {}, surplus {}, wrong shape {}; {hint}",
-        path.display(), listed(missing), listed(surplus), listed(misshapen)
+        "{} does not fit this network: {}; {hint}",
+        path.display(),
+        differences([("missing", missing), ("surplus", surplus), ("wrong shape or format", misshapen)])
     )]
     StateDict {
         /// The file.
@@ -188,7 +189,7 @@ pub enum Error {
         missing: Vec<String>,
         /// Names that the network does not know.
         surplus: Vec<String>,
-        /// Names with the shape found and the shape expected.
+        /// Names with the shape found and the shape expected, or with the number format found where it is not floats.
         misshapen: Vec<String>,
         /// What to do next.
         hint: &'static str,
@@ -230,6 +231,14 @@ pub enum Error {
     NetworkMismatch {
         /// Position of the model that differs.
         index: usize,
+    },
+    /// A file holds permutations of other groups than the network has.
+    #[error("{} does not fit this network: {reason}; load it with the network of the models that were aligned", path.display())]
+    AlignmentMismatch {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
     },
     /// A list of indices is not a permutation, or has the wrong size.
     #[error("not a permutation that fits here: {reason}; each index of 0..n must occur once")]
@@ -287,13 +296,20 @@ const SHOWN_NAMES: usize = 5;
 const SHOWN_CHARACTERS: usize = 200;
 
 /// A list of names, cut with a count if it is long.
-fn listed(names: &[String]) -> String {
-    let shown = names.iter().take(SHOWN_NAMES).map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+pub(crate) fn listed(names: &[String]) -> String {
+    let shown =
+        names.iter().take(SHOWN_NAMES).map(|name| format!("{:?}", shortened(name))).collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(SHOWN_NAMES) {
         0 if names.is_empty() => "nothing".to_owned(),
         0 => shown,
         more => format!("{shown} and {more} more"),
     }
+}
+
+/// Several lists of names, those alone that hold any.
+fn differences<const N: usize>(lists: [(&str, &Vec<String>); N]) -> String {
+    let found = lists.iter().filter(|(_, names)| !names.is_empty());
+    found.map(|(what, names)| format!("{what} {}", listed(names))).collect::<Vec<_>>().join(", ")
 }
 
 /// A value, cut if it is long.

@@ -1,21 +1,24 @@
-//! Safetensors files with JSON metadata, written atomically: a reader sees the old file or the new one, whole.
+//! Files: read whole, named for what they are if they are not what they should be, and written atomically, so that a
+//! reader sees the old file or the new one, whole.
+
+mod format;
+mod tensors;
+
+pub(crate) use format::not_a;
+pub(crate) use tensors::{Contents, RESERVED, Stored, read_stored, read_tensors, write_tensors};
 
 use std::collections::HashMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
-use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
 
 const WRITE_HINT: &str = "check the folder's permissions and the free disk space";
-
-/// Begins the names of tensors that a checkpoint holds besides those of a model; no layer's name begins so.
-pub(crate) const RESERVED: &str = "stemm:";
 
 /// What to do about a checkpoint that cannot be read.
 pub(crate) const CHECKPOINT_HINT: &str = "give `checkpoints` another folder to start anew; the file stays as it is";
@@ -61,7 +64,18 @@ pub(crate) fn from_metadata<T: DeserializeOwned>(path: &Path, metadata: &Metadat
 
 /// The bytes of a file; the hint says what to do if it cannot be read.
 pub(crate) fn read(path: &Path, hint: &'static str) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|source| Error::File { action: "read", path: path.into(), source, hint })
+    let failed = |hint| move |source| Error::File { action: "read", path: path.into(), source, hint };
+    let metadata = std::fs::metadata(path).map_err(failed(hint))?;
+    if metadata.is_dir() {
+        let reason = std::io::Error::from(std::io::ErrorKind::IsADirectory);
+        return Err(failed("give the path of a file in this folder")(reason));
+    }
+    // A device or a pipe may have no end.
+    if !metadata.is_file() {
+        return Err(failed("copy what it gives into a file first")(std::io::Error::other("no regular file")));
+    }
+    crate::memory::check(&path.display().to_string(), metadata.len())?;
+    std::fs::read(path).map_err(failed(hint))
 }
 
 /// SHA-256 in hexadecimal.
@@ -71,13 +85,17 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 
 /// Writes a file under a temporary name beside its place, then moves it there; makes the folder if need be.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let failed = |source| Error::File { action: "write", path: path.into(), source, hint: WRITE_HINT };
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder).map_err(failed)?;
+    let failed = |hint| move |source| Error::File { action: "write", path: path.into(), source, hint };
+    if path.is_dir() || path.file_name().is_none() {
+        let reason = std::io::Error::from(std::io::ErrorKind::IsADirectory);
+        return Err(failed("add the name of a file to this folder")(reason));
     }
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(format!(".{}.partial", std::process::id()));
-    let partial = PathBuf::from(partial);
+    let folder = path.parent().unwrap_or(Path::new(""));
+    std::fs::create_dir_all(folder).map_err(failed(WRITE_HINT))?;
+    // A name of its own for each write of each process, and a short one: the file's may be as long as a name can be.
+    static WRITES: AtomicU64 = AtomicU64::new(0);
+    let write = WRITES.fetch_add(1, Ordering::Relaxed);
+    let partial = folder.join(format!(".stemm-{}-{write}.partial", std::process::id()));
     let write = || {
         let mut file = std::fs::File::create(&partial)?;
         file.write_all(bytes)?;
@@ -86,82 +104,6 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     };
     write().map_err(|source| {
         let _ = std::fs::remove_file(&partial); // the first error is the one to report
-        failed(source)
+        failed(WRITE_HINT)(source)
     })
-}
-
-/// Writes tensors: integers as i64, all others as f32.
-pub(crate) fn write_tensors<'a>(
-    path: &Path,
-    tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
-    metadata: Metadata,
-) -> Result<()> {
-    let mut buffers = Vec::new();
-    for (name, tensor) in tensors {
-        let integers = tensor.f_kind()? == Kind::Int64;
-        let (kind, dtype, size) = if integers { (Kind::Int64, Dtype::I64, 8) } else { (Kind::Float, Dtype::F32, 4) };
-        let numel = tensor.numel();
-        let mut bytes = vec![0; size * numel];
-        tensor.f_to_device(Device::Cpu)?.f_to_kind(kind)?.f_contiguous()?.f_copy_data_u8(&mut bytes, numel)?;
-        let shape: Vec<usize> = tensor.size().iter().map(|&size| size as usize).collect();
-        buffers.push((name, dtype, shape, bytes));
-    }
-    let failed = |error: safetensors::SafeTensorError| Error::File {
-        action: "encode",
-        path: path.into(),
-        source: std::io::Error::other(error),
-        hint: WRITE_HINT,
-    };
-    let views: Vec<_> = buffers
-        .iter()
-        .map(|(name, dtype, shape, bytes)| Ok((*name, TensorView::new(*dtype, shape.clone(), bytes).map_err(failed)?)))
-        .collect::<Result<_>>()?;
-    write_atomically(path, &safetensors::serialize(views, Some(metadata)).map_err(failed)?)
-}
-
-/// Reads tensors by name, as f32 (integers as i64), and the metadata.
-pub(crate) fn read_tensors(path: &Path, device: Device) -> Result<(HashMap<String, Tensor>, Metadata)> {
-    let bytes = read(path, "check the path")?;
-    let corrupt = |reason: String| Error::Corrupt {
-        path: path.into(),
-        format: "safetensors",
-        reason,
-        hint: "give the path of a whole safetensors file",
-    };
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| corrupt(error.to_string()))?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|error| corrupt(error.to_string()))?;
-    let mut tensors = HashMap::new();
-    for (name, view) in file.iter() {
-        let (stored, kept) = match view.dtype() {
-            Dtype::F32 => (Kind::Float, Kind::Float),
-            Dtype::F64 => (Kind::Double, Kind::Float),
-            Dtype::F16 => (Kind::Half, Kind::Float),
-            Dtype::BF16 => (Kind::BFloat16, Kind::Float),
-            Dtype::I64 => (Kind::Int64, Kind::Int64),
-            other => return Err(corrupt(format!("tensor `{name}` is {other:?}, expected floats or I64"))),
-        };
-        let shape: Vec<i64> = view.shape().iter().map(|&size| size as i64).collect();
-        let tensor = Tensor::f_from_data_size(view.data(), &shape, stored)?.f_to_kind(kept)?.f_to_device(device)?;
-        tensors.insert(name.to_owned(), tensor);
-    }
-    Ok((tensors, header.metadata().clone().unwrap_or_default()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_truncation_of_a_tensor_file_is_a_clear_error() {
-        let path = std::env::temp_dir().join(format!("stemm-file-{}.safetensors", std::process::id()));
-        let tensor = Tensor::from_slice(&[1f32, 2.0, 3.0]);
-        write_tensors(&path, [("a", &tensor)], Metadata::new()).unwrap();
-        let whole = std::fs::read(&path).unwrap();
-        for len in 0..whole.len() {
-            std::fs::write(&path, &whole[..len]).unwrap();
-            let error = read_tensors(&path, Device::Cpu).unwrap_err();
-            assert!(matches!(error, Error::Corrupt { .. }), "length {len}: {error}");
-        }
-        std::fs::remove_file(&path).unwrap();
-    }
 }

@@ -65,15 +65,13 @@ fn save(path: &Path, hint: &'static str, encode: impl FnOnce(&mut Vec<u8>) -> Po
 /// Reads a frame that was written as Parquet.
 ///
 /// # Errors
-/// The file cannot be read, or is no Parquet file.
+/// The file cannot be read, or is no Parquet file: it is named for what it is.
 pub fn load_parquet(path: impl AsRef<Path>) -> Result<DataFrame> {
     let path = path.as_ref();
-    let bytes = file::read(path, "give the path of a file written by `save_parquet`")?;
-    let corrupt = |error: polars::prelude::PolarsError| Error::Corrupt {
-        path: path.into(),
-        format: "Parquet",
-        reason: error.to_string(),
-        hint: "give the path of a file written by `save_parquet`",
-    };
-    ParquetReader::new(std::io::Cursor::new(bytes)).finish().map_err(corrupt)
+    const HINT: &str = "give the path of a file written by `save_parquet`";
+    let bytes = file::read(path, HINT)?;
+    // polars panics on some damaged files.
+    let read = || ParquetReader::new(std::io::Cursor::new(&bytes)).finish().map_err(|error| error.to_string());
+    let frame = std::panic::catch_unwind(read).unwrap_or_else(|_| Err("its table cannot be read".to_owned()));
+    frame.map_err(|reason| file::not_a("Parquet", path, &bytes, reason, HINT))
 }

@@ -1,5 +1,7 @@
 //! A network together with its parameters, saved as safetensors.
 
+mod state_dict;
+
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -9,7 +11,8 @@ use tch::{Device, Tensor};
 use super::{Mode, Network, Params};
 use crate::chart::Chart;
 use crate::error::{Error, Result};
-use crate::file;
+use crate::file::{self, Contents, Metadata, Stored};
+use state_dict::{Names, is_counter};
 
 /// A [`Network`] and its [`Params`].
 #[derive(Clone, Debug)]
@@ -42,7 +45,11 @@ impl Model {
 
     /// Writes the model to a safetensors file, atomically; the network stands in its metadata.
     ///
-    /// The tensors have their plain names, so that PyTorch reads the file as a state dict.
+    /// The tensors have their plain names, so that PyTorch reads the file as a state dict. Parameters in f64 are written in
+    /// f64, all others in f32.
+    ///
+    /// # Errors
+    /// A file that cannot be written; the old one stays as it is.
     ///
     /// ```
     /// use stemm::prelude::*;
@@ -60,26 +67,34 @@ impl Model {
     /// Reads a model that [`Model::save`] or a training wrote.
     ///
     /// # Errors
-    /// A missing, truncated or foreign file; tensors that do not fit the network; NaN or infinite values.
+    /// A missing, truncated or foreign file, named for what it is; tensors that do not fit the network; NaN or infinite
+    /// values.
     pub fn load(path: impl AsRef<Path>, device: impl Into<Device>) -> Result<Model> {
         let path = path.as_ref();
-        let (mut tensors, metadata) = file::read_tensors(path, device.into())?;
+        let (mut tensors, metadata) = file::read_stored(path, device.into())?;
+        if !metadata.contains_key("network") {
+            return Err(Contents::of(&tensors, &metadata).instead_of("model", path));
+        }
         let network: Network = file::from_metadata(path, &metadata, "network")?;
         network.plan()?;
         // Checkpoints hold other tensors besides.
-        let own: Vec<String> = network.tensor_shapes().into_iter().map(|(name, _)| name).collect();
-        tensors.retain(|name, _| own.contains(name));
-        let params = network.collect(path, tensors, &[])?;
+        tensors.retain(|name, _| !name.starts_with(file::RESERVED) && !is_counter(name));
+        let renamed =
+            "if it was written with other names, read it by `Model::load_state_dict`, with the network and these names";
+        let params = network.collect(path, tensors, &[]).map_err(|error| hinted(error, renamed))?;
         Model::new(network, params)
     }
 
     /// Reads a state dict that PyTorch wrote as safetensors (`safetensors.torch.save_file`); see `docs/pytorch.md`.
     ///
     /// `names` lists pairs of module names, ours and the file's, wherever they differ: `[("layer1", "0")]` reads
-    /// `layer1.weight` from `0.weight`. Half-precision values become f32; `num_batches_tracked` is not needed.
+    /// `layer1.weight` from `0.weight`, `[("", "backbone")]` all tensors from a module. The prefixes `module.`, `_orig_mod.`
+    /// and `model.` that wrappers give to all names are recognised. Half-precision values become f32, and one tensor in f64
+    /// makes the whole model f64; `num_batches_tracked` is not needed.
     ///
     /// # Errors
-    /// As [`Model::load`]; missing, surplus and misshapen tensors are all listed.
+    /// As [`Model::load`]; missing, surplus and misshapen tensors and those that are no floats are all listed. A name of
+    /// ours that is no module of the network, or two modules with one name.
     ///
     /// ```
     /// use stemm::prelude::*;
@@ -98,17 +113,32 @@ impl Model {
         names: &[(&str, &str)],
         device: impl Into<Device>,
     ) -> Result<Model> {
+        let names = Names::new(network, names)?;
         let path = path.as_ref();
-        let (mut tensors, _) = file::read_tensors(path, device.into())?;
-        tensors.retain(|name, _| !name.ends_with("num_batches_tracked"));
-        Model::new(network.clone(), network.collect(path, tensors, names)?)
+        let (mut tensors, metadata) = file::read_stored(path, device.into())?;
+        let contents = match Contents::of(&tensors, &metadata) {
+            // A model that was written with other names is a state dict to all but this function.
+            Contents::Model if !has_its_own_names(&tensors, &metadata) => Contents::StateDict,
+            contents => contents,
+        };
+        tensors.retain(|name, _| !is_counter(name));
+        let names = names.behind_wrappers(network, &tensors);
+        let params = network.collect_named(path, tensors, &names).map_err(|error| match contents {
+            Contents::StateDict => error,
+            other => hinted(error, other.reader()),
+        })?;
+        Model::new(network.clone(), params)
     }
 
     /// Writes the model as a state dict for PyTorch, with modules renamed as by [`Model::load_state_dict`].
+    ///
+    /// # Errors
+    /// As [`Model::save`]; a name of ours that is no module of the network, or two modules with one name.
     pub fn save_state_dict(&self, path: impl AsRef<Path>, names: &[(&str, &str)]) -> Result<()> {
-        let metadata = HashMap::from([("network".to_owned(), file::to_json(&self.network))]);
+        let names = Names::new(&self.network, names)?;
+        let metadata = Metadata::from([("network".to_owned(), file::to_json(&self.network))]);
         let renamed: Vec<(String, &Tensor)> =
-            self.params.iter().map(|(name, tensor)| (renamed(name, names), tensor)).collect();
+            self.params.iter().map(|(name, tensor)| (names.of(name), tensor)).collect();
         file::write_tensors(path.as_ref(), renamed.iter().map(|(name, tensor)| (name.as_str(), *tensor)), metadata)
     }
 
@@ -128,50 +158,18 @@ impl Model {
     }
 }
 
-impl Network {
-    /// Takes the network's tensors out of a file's, or lists all that does not fit.
-    pub(crate) fn collect(
-        &self,
-        path: &Path,
-        mut tensors: HashMap<String, Tensor>,
-        names: &[(&str, &str)],
-    ) -> Result<Params> {
-        let (mut missing, mut misshapen) = (Vec::new(), Vec::new());
-        let (plan, _) = self.plan()?;
-        let mut take = |plans: Vec<super::TensorPlan>| {
-            let mut taken = Vec::new();
-            for tensor in plans {
-                let (theirs, expected) = (renamed(&tensor.name, names), tensor.shape());
-                match tensors.remove(&theirs) {
-                    Some(value) if value.size() == expected => taken.push((tensor.name, value)),
-                    Some(value) => misshapen.push(format!("{theirs} {:?} instead of {expected:?}", value.size())),
-                    None => missing.push(theirs),
-                }
-            }
-            taken
-        };
-        let params = Params::new(take(plan.parameters), take(plan.buffers));
-        let mut surplus: Vec<String> = tensors.into_keys().collect();
-        surplus.sort();
-        if missing.len() + misshapen.len() + surplus.len() > 0 {
-            return Err(Error::StateDict {
-                path: path.into(),
-                missing,
-                surplus,
-                misshapen,
-                hint: "load it with the network it was saved from, or give a list of names that differ",
-            });
-        }
-        Ok(params)
+/// The same error about the tensors of a file with another hint.
+fn hinted(mut error: Error, better: &'static str) -> Error {
+    if let Error::StateDict { hint, .. } = &mut error {
+        *hint = better;
     }
+    error
 }
 
-/// The name under which a file holds a tensor: the longest module name of the list that it begins with is exchanged.
-fn renamed(name: &str, names: &[(&str, &str)]) -> String {
-    let rest = |ours: &str| name.strip_prefix(ours).filter(|rest| rest.is_empty() || rest.starts_with('.'));
-    let fitting = names.iter().filter_map(|(ours, theirs)| Some((ours.len(), theirs, rest(ours)?)));
-    let longest = fitting.max_by_key(|(length, ..)| *length);
-    longest.map_or_else(|| name.to_owned(), |(_, theirs, rest)| format!("{theirs}{rest}"))
+/// Whether a file's tensors have the names of the network in its metadata.
+fn has_its_own_names(tensors: &HashMap<String, Stored>, metadata: &Metadata) -> bool {
+    let network = metadata.get("network").and_then(|json| serde_json::from_str::<Network>(json).ok());
+    network.is_some_and(|network| network.tensor_shapes().iter().all(|(name, _)| tensors.contains_key(name)))
 }
 
 /// The models of one operation share one network, and there are enough of them.
@@ -191,18 +189,4 @@ pub(crate) fn check_models(operation: &'static str, models: &[Model], needed: us
         }
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_longest_module_name_is_exchanged_and_only_whole_names() {
-        let names = [("layer1", "stage.0"), ("layer1.0.downsample", "skip"), ("fc", "head")];
-        assert_eq!(renamed("layer1.0.conv1.weight", &names), "stage.0.0.conv1.weight");
-        assert_eq!(renamed("layer1.0.downsample.1.bias", &names), "skip.1.bias");
-        assert_eq!(renamed("layer10.weight", &names), "layer10.weight");
-        assert_eq!(renamed("fc.bias", &names), "head.bias");
-    }
 }
