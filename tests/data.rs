@@ -370,7 +370,7 @@ fn an_odd_sample_beside_whole_batches_works_everywhere_with_batch_norm() {
         Dataset::new("odd", Tensor::randn([n, 16], (Kind::Float, CPU)), labels, 4).unwrap()
     };
     let models = models(&network, 3);
-    for (train, rest) in [(1_001, 1_001), (65, 1), (64 * 3 + 1, 65)] {
+    for (train, rest) in [(1_001, 1_001), (65, 2), (64 * 3 + 1, 65)] {
         let data = Splits { train: part(train), held_out: part(rest), test: part(rest) };
         for (name, door) in DOORS {
             door(&data, &network, &models)

@@ -41,6 +41,11 @@ fn a_path_through_nan_has_no_barrier_that_looks_good() {
         }
     }
     assert!(barriers.mean_loss_barrier().is_nan());
+    // A network that answers NaN has not answered: no accuracy either.
+    assert!(overflowing().evaluate(&data.test).unwrap().accuracy.is_nan());
+    assert!(barriers.curves[0].accuracy_barrier().is_nan());
+    let nothing = Hutchinson::default().traces(&[("overflow", &overflowing())], &data.test);
+    assert!(matches!(nothing, Err(Error::NonFinite { .. })));
     let inner = stemm::analysis::Curve {
         from: 0,
         to: 1,

@@ -38,6 +38,28 @@ fn an_eigenvalue_is_found_as_often_as_it_occurs() {
 }
 
 #[test]
+fn an_eigenvalue_is_found_as_often_as_it_occurs_in_a_rich_spectrum() {
+    // The same Hessian for 16 inputs and a bias: 17 different values, each three-fold, in a space that is not used up.
+    let network = Network::mlp(&[16, 4]).unwrap();
+    let data = blobs(0, CPU).unwrap().test.take(64).unwrap();
+    let x = Tensor::cat(&[data.images().to_kind(Kind::Double), Tensor::ones([64, 1], (Kind::Double, CPU))], 1);
+    let moments = x.tr().matmul(&x) / 64.0;
+    let mut exact = Vec::<f64>::try_from(moments.linalg_eigvalsh("L") / 4.0).unwrap();
+    exact.sort_by(|a, b| b.total_cmp(a));
+    for (count, relative_error) in [(1, 1e-3), (3, 1e-3), (3, 1e-5), (5, 1e-3), (8, 1e-3)] {
+        for seed in 0..3 {
+            let search = Lanczos { count, seed, relative_error, ..Lanczos::default() };
+            let found = search.eigenvalues(&[("zero", &zeros(&network))], &data).unwrap().remove(0);
+            assert!(found.converged, "{count}, seed {seed}: {:?}", found.values);
+            for (rank, value) in found.values.iter().enumerate() {
+                let distance = (value - exact[rank / 3]).abs();
+                assert!(distance < 2e-3 * exact[0], "{count}, seed {seed}, rank {rank}: {:?}, {exact:?}", found.values);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_first_vector_without_a_part_in_the_answer_does_not_hide_it() {
     let network = Network::mlp(&[1, 3]).unwrap();
     let data =

@@ -200,7 +200,9 @@ fn repair_uses_as_many_samples_as_the_setting_says() {
     let few = merge_weighted(&models, &[0.5, 0.5], Repair::BatchNorm, &data.train.sample(16, 1).unwrap()).unwrap();
     assert!((midpoint(16, 1) - loss(&few, &data.test)).abs() < 1e-6);
     let none = Interpolation { repair_samples: 0, ..Interpolation::default() }.curve(&models, &data);
-    assert!(matches!(none, Err(Error::Empty { .. })));
+    assert!(matches!(none, Err(Error::Setting { setting: "repair_samples", .. })));
+    let one = Interpolation { repair_samples: 1, ..Interpolation::default() }.curve(&models, &data);
+    assert!(matches!(one, Err(Error::Setting { .. })), "one sample has no variance");
 }
 
 #[test]

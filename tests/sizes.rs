@@ -82,6 +82,49 @@ fn counts_of_steps_without_end_do_not_overflow() {
 }
 
 #[test]
+fn counts_of_places_beyond_any_list_are_refused() {
+    let data = blobs(0, CPU).unwrap();
+    let network = Network::mlp(&[16, 8, 4]).unwrap();
+    let model = |seed| Model::new(network.clone(), network.init(seed, CPU).unwrap()).unwrap();
+    let models = [model(0), model(1), model(2)];
+    for points in [0, 1, 1 << 40, usize::MAX] {
+        let refused = [
+            Interpolation { points, ..Interpolation::default() }.barriers("", &models, &data).err(),
+            Bezier { points, epochs: 1, ..Bezier::default() }.fit("", &models[..2], &data).err(),
+            Plane { points, ..Plane::default() }.through("", &models, &data).err(),
+            variance_collapse("", &models[..2], Repair::Off, points, &data).err(),
+            SpectralDensity { points, ..SpectralDensity::default() }.of(("", &models[0]), &data.test).err(),
+        ];
+        for error in refused {
+            assert!(matches!(error, Some(Error::Setting { setting: "points", .. })), "{points}: {error:?}");
+        }
+    }
+}
+
+#[test]
+fn a_network_without_parameters_is_refused_where_they_are_needed() {
+    let data = blobs(0, CPU).unwrap();
+    let network = Network::new([16], [("pool", Relu.into())]).unwrap();
+    let model = Model::new(network.clone(), network.init(0, CPU).unwrap()).unwrap();
+    let pair = [model.clone(), model.clone()];
+    let refused = [
+        Trainer { epochs: 1, ..Trainer::default() }.train(&network, &data, &[0]).err(),
+        SteMm { epochs: 1, ..SteMm::default() }.align(&pair, &data).err(),
+        Bezier { epochs: 1, ..Bezier::default() }.fit("", &pair, &data).err(),
+        SpectralDensity::default().of(("", &model), &data.test).err(),
+        Hutchinson::default().traces(&[("", &model)], &data.test).err(),
+    ];
+    for error in refused {
+        assert!(matches!(error, Some(Error::Empty { .. })), "{error:?}");
+    }
+    let scalar = Network::new([1], [("relu", Relu.into())]).unwrap();
+    let params = scalar.init(0, CPU).unwrap();
+    for x in [Tensor::from(1f32), Tensor::from_slice(&[1f32])] {
+        assert!(matches!(scalar.forward(&params, &x, Mode::Eval), Err(Error::ShapeMismatch { .. })));
+    }
+}
+
+#[test]
 fn names_of_layers_are_not_those_that_checkpoints_use() {
     for name in ["", "stemm:last", "stemm:"] {
         let named = Network::new([4], [(name, Linear::new(4, 2).into())]);

@@ -102,7 +102,7 @@ pub enum Error {
     },
     /// Two parts of the data have other classes, so that the same label would mean different things.
     #[error(
-        "{first} and {second} have different classes: only the one has {}, only the other {}; give both the same folders, or one list of classes by `image_folder_of`",
+        "{first} and {second} number their classes differently: {} in the first, {} in the second; give both the same folders, or one list of classes by `image_folder_of`",
         listed(only_first),
         listed(only_second)
     )]

@@ -143,6 +143,9 @@ pub(crate) fn backward(
     pass: &Pass,
     label_smoothing: f64,
 ) -> Result<Vec<Tensor>> {
+    if params.tensors().is_empty() {
+        return Err(Error::Empty { what: "the set of parameters".into() });
+    }
     let logits = network.run(params, x, pass)?;
     let losses = losses(&logits, y, tallies.len(), label_smoothing)?;
     // A model's parameters move its own loss only: the gradient of the sum is each one's gradient.
@@ -175,7 +178,8 @@ fn add_batch(tallies: &mut [Tally], losses: &[f64], logits: &Tensor, y: &Tensor)
     let right = Vec::<f64>::try_from(right.f_sum_dim_intlist([0i64].as_slice(), false, Kind::Double)?)?;
     for ((tally, loss), right) in tallies.iter_mut().zip(losses).zip(right) {
         tally.loss += loss * samples as f64;
-        tally.correct += right;
+        // What answers NaN has not answered, though the largest of its outputs has a place.
+        tally.correct += if loss.is_nan() { f64::NAN } else { right };
         tally.samples += samples as usize;
     }
     Ok(())

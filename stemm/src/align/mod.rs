@@ -22,7 +22,7 @@ use crate::data::{Dataset, Splits};
 use crate::error::{Error, Result};
 use crate::frame::{column, frame};
 use crate::merge::merge;
-use crate::network::{Model, check_models};
+use crate::network::{Model, PermutationSpec, check_models};
 use matcher::Report;
 
 /// A method that aligns models.
@@ -113,16 +113,22 @@ impl Alignment {
     /// Another number of models than was aligned, or models of another network.
     pub fn apply(&self, models: &[Model]) -> Result<Vec<Model>> {
         check_models("applying an alignment", models, 1)?;
-        if models.len() != self.permutations.len() {
-            let reason = format!("{} models were aligned, {} are given", self.permutations.len(), models.len());
-            return Err(Error::Permutation { reason });
-        }
         let spec = models[0].network.permutation_spec();
+        self.check(models.len(), &spec)?;
         let permuted = models
             .iter()
             .zip(&self.permutations)
             .map(|(model, own)| Ok(Model { network: model.network.clone(), params: own.apply(&spec, &model.params)? }));
         permuted.collect()
+    }
+
+    /// Checks that there is one set of permutations a model, and that each fits the network.
+    pub(crate) fn check(&self, models: usize, spec: &PermutationSpec) -> Result<()> {
+        if models != self.permutations.len() {
+            let reason = format!("{} models were aligned, {models} are given", self.permutations.len());
+            return Err(Error::Permutation { reason });
+        }
+        self.permutations.iter().try_for_each(|own| own.check(spec))
     }
 
     /// The mean of the permuted models; running statistics of batch norm are recomputed on `data`, the training data.

@@ -15,7 +15,7 @@ use crate::frame::{column, frame};
 use crate::merge::{Mixer, REPAIR_SAMPLES, Repair, layer_moments};
 use crate::moments::Covariance;
 use crate::network::{Memory, Mode, Model, Pass, Seen, check_models};
-use crate::train::positive;
+use crate::train::within;
 
 /// Correlations between the units of one layer of two models.
 #[derive(Debug)]
@@ -181,7 +181,7 @@ pub fn variance_collapse(
     data: &Splits,
 ) -> Result<Collapse> {
     let [first, _] = exactly_two("variance collapse", models)?;
-    positive("points", points.saturating_sub(1))?;
+    within("points", points, 2)?;
     let network = &first.network;
     network.check_splits(data)?;
     let hidden: Vec<(usize, String)> = network

@@ -14,6 +14,7 @@ use crate::frame::{column, frame};
 use crate::merge::{Mixer, REPAIR_SAMPLES, Repair};
 use crate::network::{Model, check_models};
 use crate::progress::Progress;
+use crate::train::{positive, within};
 
 /// Loss and accuracy at one place of a path.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -159,10 +160,8 @@ impl Interpolation {
     /// Fewer than two models, models of different networks, fewer than two points.
     pub fn barriers(&self, label: &str, models: &[Model], data: &Splits) -> Result<Barriers> {
         check_models("a barrier", models, 2)?;
-        if self.points < 2 {
-            let requirement = "at least 2: the ends of the path";
-            return Err(Error::Setting { setting: "points", value: self.points.to_string(), requirement });
-        }
+        within("points", self.points, 2)?;
+        positive("repair_samples", self.repair_samples)?;
         models[0].network.check_splits(data)?;
         let n = models.len();
         let samples = data.train.sample(self.repair_samples, self.seed)?;

@@ -12,7 +12,7 @@ use crate::merge::{Mixer, REPAIR_SAMPLES, Repair};
 use crate::network::{Mode, Model, Params, Pass, check_models};
 use crate::progress::Progress;
 use crate::rng::{Purpose, rng, step_seed};
-use crate::train::{Optimiser, OptimiserState, check_learning_rate, positive};
+use crate::train::{Optimiser, OptimiserState, check_learning_rate, positive, within};
 
 /// Settings of the curve.
 ///
@@ -79,10 +79,8 @@ impl Bezier {
             let requirement = "exactly two: a curve has two ends";
             return Err(Error::Setting { setting: "models", value: models.len().to_string(), requirement });
         };
-        if self.points < 2 {
-            let requirement = "at least 2: the ends of the curve";
-            return Err(Error::Setting { setting: "points", value: self.points.to_string(), requirement });
-        }
+        within("points", self.points, 2)?;
+        positive("repair_samples", self.repair_samples)?;
         let network = &first.network;
         let control = mixture(&[&first.params, &last.params], &[0.5, 0.5])?;
         let mut optimiser = OptimiserState::new(Optimiser::Adam, &control)?;

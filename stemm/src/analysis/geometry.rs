@@ -1,7 +1,7 @@
 //! Where models lie: distances and cosines before and after alignment.
 
 use polars::prelude::DataFrame;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::pairs;
 use super::statistics::mean_and_error;
@@ -82,8 +82,7 @@ struct Sums {
 
 impl Sums {
     fn of(a: &Tensor, b: &Tensor) -> Result<Sums> {
-        let (a, b) = (a.f_to_kind(Kind::Double)?, b.f_to_kind(Kind::Double)?);
-        Ok(Sums { products: [dot(&a, &a)?, dot(&a, &b)?, dot(&b, &b)?], distance: squared_distance(&a, &b)? })
+        Ok(Sums { products: [dot(a, a)?, dot(a, b)?, dot(b, b)?], distance: squared_distance(a, b)? })
     }
 
     fn total(all: &[Sums]) -> Sums {

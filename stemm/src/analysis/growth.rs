@@ -95,6 +95,7 @@ impl MergeGrowth {
     pub fn run(&self, models: &[Model], aligners: &[&dyn Aligner], data: &Splits) -> Result<Growth> {
         check_models("growth with the number of models", models, 2)?;
         positive("groups", self.groups)?;
+        positive("most_models", self.most_models.saturating_sub(1))?;
         models[0].network.check_splits(data)?;
         let mut rng = rng(self.seed, Purpose::Landscape);
         let groups = |n_models: usize| self.groups.min(models.len() / n_models);

@@ -215,15 +215,17 @@ pub struct CycleConsistency {
 pub fn cycle_consistency(aligner: &dyn Aligner, models: &[Model], data: &Splits) -> Result<CycleConsistency> {
     check_models("cycle consistency", models, 3)?;
     let n = models.len();
+    let spec = models[0].network.permutation_spec();
     let mut to: Vec<Vec<Option<Permutations>>> = vec![vec![None; n]; n];
     for (i, j) in pairs(n) {
-        let mut found = aligner.align(&[models[i].clone(), models[j].clone()], data)?.permutations;
-        let own = found.pop().unwrap_or(Permutations(Vec::new()));
+        let mut found = aligner.align(&[models[i].clone(), models[j].clone()], data)?;
+        found.check(2, &spec)?;
+        let own = found.permutations.pop().unwrap_or(Permutations(Vec::new()));
         to[j][i] = Some(Permutations(own.0.iter().map(Permutation::inverse).collect()));
         to[i][j] = Some(own);
     }
     let together = aligner.align(models, data)?;
-    let spec = models[0].network.permutation_spec();
+    together.check(n, &spec)?;
     let mut rows = Vec::new();
     for (i, j) in pairs(n) {
         for k in j + 1..n {

@@ -17,6 +17,7 @@ use crate::merge::{Mixer, REPAIR_SAMPLES, Repair};
 use crate::network::{Model, Params, check_models};
 use crate::progress::Progress;
 use crate::rng::{Purpose, normal, rng};
+use crate::train::{positive, within};
 
 /// Settings of a plane.
 ///
@@ -150,7 +151,14 @@ impl Plane {
         self.check()?;
         let _guard = tch::no_grad_guard();
         let mut rng = rng(self.seed, Purpose::Landscape);
-        let mut direction = || model.params.map(|tensor| filter_normalised(&mut rng, tensor));
+        let weights: Vec<usize> = model.network.weight_layers()?.into_iter().map(|layer| layer.weight).collect();
+        let mut direction = || -> Result<Params> {
+            let tensors = model.params.tensors().iter().enumerate().map(|(index, tensor)| {
+                // Biases and norms stay.
+                if weights.contains(&index) { filter_normalised(&mut rng, tensor) } else { Ok(tensor.f_zeros_like()?) }
+            });
+            Ok(model.params.without_buffers().with(tensors.collect::<Result<_>>()?))
+        };
         let directions = [direction()?, direction()?];
         let axis: Vec<f64> = evenly_spaced(-self.radius, self.radius, self.points).collect();
         let landscape = Landscape {
@@ -171,11 +179,9 @@ impl Plane {
     }
 
     fn check(&self) -> Result<()> {
-        crate::train::positive("samples", self.samples)?;
-        if self.points < 2 {
-            let value = self.points.to_string();
-            return Err(Error::Setting { setting: "points", value, requirement: "at least 2 along each axis" });
-        }
+        positive("samples", self.samples)?;
+        positive("repair_samples", self.repair_samples)?;
+        within("points", self.points, 2)?;
         for (setting, value) in [("margin", self.margin), ("radius", self.radius)] {
             if !(value >= 0.0 && value.is_finite()) || setting == "radius" && value == 0.0 {
                 return Err(Error::Setting { setting, value: value.to_string(), requirement: "a positive number" });
@@ -233,11 +239,8 @@ fn difference(a: &Params, b: &Params) -> Result<Params> {
     Params::weighted_sum(&[&a.without_buffers(), &b.without_buffers()], &[1.0, -1.0])
 }
 
-/// A normal random direction whose filters (the first axis) have the lengths of the tensor's; zero for vectors.
+/// A normal random direction whose filters (the first axis) have the lengths of the tensor's.
 fn filter_normalised(rng: &mut impl rand::Rng, tensor: &Tensor) -> Result<Tensor> {
-    if tensor.dim() < 2 {
-        return Ok(tensor.f_zeros_like()?);
-    }
     let normal = normal(&tensor.size(), rng)?;
     let normal = normal.f_to_kind(tensor.kind())?.f_to_device(tensor.device())?;
     let length = |values: &Tensor| -> Result<Tensor> {

@@ -15,6 +15,7 @@ use crate::merge::{Mixer, REPAIR_SAMPLES, Repair};
 use crate::network::{Model, Params, check_models};
 use crate::progress::{Progress, Task};
 use crate::rng::{Purpose, rng};
+use crate::train::{positive, within};
 
 /// Loss (nats) and accuracy of the mean of the models' probabilities: what merging is measured against.
 ///
@@ -138,7 +139,7 @@ impl Simplex {
     /// Fewer than two models, models of different networks, no samples.
     pub fn losses(&self, label: &str, models: &[Model], data: &Splits) -> Result<SimplexLosses> {
         check_models("a simplex", models, 2)?;
-        crate::train::positive("samples", self.samples)?;
+        within("samples", self.samples, 1)?;
         let n = models.len();
         let mut walk = self.walk(format!("simplex {label}"), models, data, self.samples.saturating_add(1))?;
         let mut rng = rng(self.seed, Purpose::Landscape);
@@ -160,7 +161,7 @@ impl Simplex {
     /// Another number of models than three, no steps.
     pub fn ternary(&self, label: &str, models: &[Model], data: &Splits) -> Result<Ternary> {
         check_models("a triangle", models, 3)?;
-        crate::train::positive("steps", self.steps)?;
+        within("steps", self.steps, 1)?;
         if models.len() != 3 {
             let requirement = "exactly three; choose them from the list";
             return Err(Error::Setting { setting: "models", value: models.len().to_string(), requirement });
@@ -183,6 +184,7 @@ impl Simplex {
 
     /// What every mixture of these models needs; checks models and data.
     fn walk<'a>(&self, label: String, models: &'a [Model], data: &'a Splits, places: usize) -> Result<Walk<'a>> {
+        positive("repair_samples", self.repair_samples)?;
         models[0].network.check_splits(data)?;
         let samples = data.train.sample(self.repair_samples, self.seed)?;
         let mixer = Mixer::new("a simplex", models, self.repair, samples)?;

@@ -26,6 +26,8 @@ use crate::error::{Error, Result};
 /// let data = Splits::new(&data, 500, 0, image_folder("pets/test", [3, 64, 64], device())?)?;
 /// # Ok::<(), stemm::Error>(())
 /// ```
+///
+/// Folders that lack a class are numbered otherwise: [`Splits::new`] compares the names; a model alone does not know them.
 pub fn image_folder(folder: impl AsRef<Path>, shape: [i64; 3], device: impl Into<Device>) -> Result<Dataset> {
     let folder = folder.as_ref();
     let classes: Vec<String> =
@@ -60,6 +62,10 @@ pub fn image_folder_of<S: AsRef<str>>(
     let classes: Vec<String> = classes.iter().map(|class| class.as_ref().to_owned()).collect();
     let foreign = entries(folder)?.into_iter().filter(|path| path.is_dir()).map(|path| name(&path));
     let foreign: Vec<String> = foreign.filter(|class| !classes.contains(class)).collect();
+    if let Some(class) = classes.iter().find(|class| name(Path::new(class)) != **class) {
+        let requirement = "names of folders, without a path";
+        return Err(Error::Setting { setting: "classes", value: format!("{class:?}"), requirement });
+    }
     let twice = (1..classes.len()).any(|index| classes[..index].contains(&classes[index]));
     if twice || !foreign.is_empty() {
         let value = if twice { format!("{classes:?}") } else { format!("without {}", foreign.join(", ")) };

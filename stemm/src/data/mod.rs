@@ -49,7 +49,8 @@ impl Clone for Dataset {
 }
 
 impl Dataset {
-    /// Makes a data set of images `[n, ...]` and labels `[n]` in `0..classes`; labels are whole numbers of any kind.
+    /// Makes a data set of images `[n, ...]` and labels `[n]` in `0..classes`; labels are whole numbers of any kind, pixels
+    /// are taken as they are (the readers of this module scale theirs to [0, 1]).
     ///
     /// # Errors
     /// Different numbers of images and labels, no samples, a label that is no whole number or outside `0..classes`, NaN
@@ -91,7 +92,7 @@ impl Dataset {
             return Err(Error::NonFinite { tensor: format!("images of `{name}`"), hint });
         }
         let given = Vec::<f64>::try_from(labels.f_to_kind(Kind::Double)?)?;
-        let labels = labels.f_to_kind(Kind::Int64)?.f_to_device(images.device())?;
+        let labels = labels.f_to_kind(Kind::Int64)?.f_to_device(images.device())?.f_detach_copy()?; // they stay as checked
         let values = Vec::<i64>::try_from(&labels)?;
         if let Some(index) = (0..values.len()).find(|&index| values[index] as f64 != given[index]) {
             return Err(Error::FractionalLabel { data: format!("`{name}`"), index, label: given[index] });
@@ -274,6 +275,12 @@ impl Dataset {
                 format!("classes {}{more}", self.class_names[..named.min(SHOWN_CLASSES)].join(", "))
             }
         };
+        let labels = Vec::<i64>::try_from(&self.labels).unwrap_or_default();
+        let absent = (0i64..).zip(self.class_names.iter()).filter(|(label, _)| !labels.contains(label));
+        let absent: Vec<&str> = absent.map(|(_, name)| name.as_str()).collect();
+        if !absent.is_empty() {
+            remark += &format!("; no samples of {}", absent.join(", "));
+        }
         if self.skipped_files > 0 {
             remark += &format!("; {} files that are no images were passed over", self.skipped_files);
         }

@@ -54,7 +54,7 @@ impl Splits {
     }
 
     /// The parts belong together: the same names of classes, wherever they have names, since labels are numbers of these,
-    /// and the same normalisation.
+    /// and the same shape of samples, device and normalisation.
     pub(crate) fn check(&self) -> Result<()> {
         let numbered = |names: &[String], others: &[String]| -> Vec<String> {
             let own = names.iter().enumerate().filter(|&(label, name)| others.get(label) != Some(name));
@@ -70,6 +70,21 @@ impl Splits {
                     only_first: numbered(train, other),
                     only_second: numbered(other, train),
                 });
+            }
+            let (own, expected) = (&data.images().size()[1..], &self.train.images().size()[1..]);
+            // A network for flat samples would take any layout.
+            if own != expected && own.len() > 1 && expected.len() > 1 {
+                return Err(Error::ShapeMismatch {
+                    tensor: format!("one sample of the {part} data (`{}`)", data.name()),
+                    expected: expected.to_vec(),
+                    found: own.to_vec(),
+                    hint: "prepare all parts alike: it is another shape than the training data's",
+                });
+            }
+            let (own, expected) = (data.device(), self.train.device());
+            if own != expected {
+                let value = format!("{own:?} for the {part} data, {expected:?} for the training data");
+                return Err(Error::Setting { setting: "device", value, requirement: "the same for every part" });
             }
             let (own, expected) = (data.normalised_by(), self.train.normalised_by());
             if own != expected {

@@ -13,7 +13,7 @@ use std::fmt;
 use tch::Tensor;
 
 use crate::data::{Dataset, Order};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::moments::Pooled;
 use crate::network::{Memory, Mode, Network, Params, Pass, Seen};
 
@@ -72,6 +72,10 @@ pub(crate) fn with_batch_statistics(network: &Network, params: &Params, data: &D
 
 /// The same with so many samples in a batch.
 fn settled(network: &Network, params: &Params, data: &Dataset, at_once: usize) -> Result<Params> {
+    if data.len() < 2 {
+        let (value, requirement) = ("1 sample".to_owned(), "at least 2 samples: one has no variance");
+        return Err(Error::Setting { setting: "data for batch norm", value, requirement });
+    }
     let _guard = tch::no_grad_guard();
     let start = data.sample(at_once, 0)?;
     let mut repaired = params.with_buffers(statistics(network, params, &start, at_once, true)?);

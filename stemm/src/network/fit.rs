@@ -64,16 +64,12 @@ impl Network {
     pub(super) fn check_sample(&self, tensor: impl FnOnce() -> String, sample: &[i64]) -> Result<()> {
         let expected = self.input_shape();
         let values = |shape: &[i64]| shape.iter().product::<i64>();
-        let flat = sample.len() == 1 || expected.len() == 1;
+        let flat = sample.len() == 1 || expected.len() == 1 && !sample.is_empty();
         if sample == expected || flat && values(sample) == values(expected) {
             return Ok(());
         }
-        let sorted = |shape: &[i64]| {
-            let mut sides = shape.to_vec();
-            sides.sort_unstable();
-            sides
-        };
-        let hint = if sorted(sample) == sorted(expected) {
+        let hint = if matches!((sample, expected), (&[h, w, c], &[channels, height, width]) if [c, h, w] == [channels, height, width])
+        {
             "put the axes in order: `images.permute([0, 3, 1, 2])` brings channels that come last to the front"
         } else {
             "use data that fits the network's input shape; `fit_to` pads images and repeats their channels"

@@ -228,16 +228,20 @@ impl Network {
     /// variance.
     pub fn check_params(&self, params: &Params) -> Result<()> {
         let (parameters, buffers) = self.tensor_plans();
+        let count = parameters.len();
         let plans: Vec<TensorPlan> = parameters.into_iter().chain(buffers).collect();
-        if plans.len() != params.iter().len()
-            || plans.iter().zip(params.iter()).any(|(plan, (name, _))| plan.name != name)
-        {
-            let (own, found): (Vec<&str>, Vec<&str>) =
-                (plans.iter().map(|plan| plan.name.as_str()).collect(), params.iter().map(|(name, _)| name).collect());
+        let (own, found): (Vec<&str>, Vec<&str>) =
+            (plans.iter().map(|plan| plan.name.as_str()).collect(), params.iter().map(|(name, _)| name).collect());
+        if own != found || count != params.tensors().len() {
             let without = |names: &[&str], others: &[&str]| -> Vec<String> {
                 names.iter().filter(|name| !others.contains(name)).map(ToString::to_string).collect()
             };
-            return Err(Error::TensorNames { missing: without(&own, &found), surplus: without(&found, &own) });
+            let (missing, surplus) = (without(&own, &found), without(&found, &own));
+            if missing.is_empty() && surplus.is_empty() && own.len() == found.len() {
+                let requirement = "in the order of `Network::tensor_shapes`, running statistics apart as buffers";
+                return Err(Error::Setting { setting: "parameters", value: found.join(", "), requirement });
+            }
+            return Err(Error::TensorNames { missing, surplus });
         }
         let kind = params.kind();
         for (plan, (_, tensor)) in plans.into_iter().zip(params.iter()) {

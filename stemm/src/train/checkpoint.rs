@@ -59,7 +59,7 @@ impl Recipe {
         let names = schedule.chain(own.keys()).chain(stored.keys().filter(|name| !own.contains_key(*name)));
         let differs = |name: &&String| own.get(*name) != stored.get(*name);
         let field = names.into_iter().find(differs)?;
-        Some(if field == "data" { "training or held-out data".to_owned() } else { format!("`{field}`") })
+        Some(if field == "data" { "set of training or held-out data".to_owned() } else { format!("`{field}`") })
     }
 }
 
@@ -108,6 +108,11 @@ impl<'a> Checkpoint<'a> {
 
     /// The state to go on from, or `None` if there is no checkpoint yet.
     pub fn load(&self, device: Device) -> Result<Option<State>> {
+        if let Some(folder) = self.path.parent() {
+            let hint = "give `checkpoints` a folder that can be written to";
+            let failed = |source| Error::File { action: "make", path: folder.into(), source, hint };
+            std::fs::create_dir_all(folder).map_err(failed)?; // now, not after the first epoch
+        }
         if !self.path.exists() {
             return Ok(None);
         }

@@ -345,6 +345,18 @@ pub(crate) fn positive(setting: &'static str, value: usize) -> Result<()> {
     Ok(())
 }
 
+/// Places, samples or steps that a setting can ask for, at most: lists of that length fit into memory.
+const MOST: usize = 1 << 24;
+
+/// A count of at least `least`, and no more than a list can hold.
+pub(crate) fn within(setting: &'static str, value: usize, least: usize) -> Result<()> {
+    if (least..=MOST).contains(&value) {
+        return Ok(());
+    }
+    let requirement = if least < 2 { "at least 1 and at most 16777216" } else { "at least 2 and at most 16777216" };
+    Err(Error::Setting { setting, value: value.to_string(), requirement })
+}
+
 /// A step size that can be used.
 pub(crate) fn check_learning_rate(value: f64) -> Result<()> {
     if !(value.is_finite() && value > 0.0) {

@@ -9,7 +9,7 @@ use polars::prelude::DataFrame;
 
 use super::super::evenly_spaced;
 use super::super::statistics::mean_and_error;
-use super::lanczos::Krylov;
+use super::krylov::Krylov;
 use super::{Hessian, Weighting};
 use crate::chart::{Chart, Lines, Series};
 use crate::data::Dataset;
@@ -18,6 +18,7 @@ use crate::frame::{column, frame};
 use crate::network::Model;
 use crate::progress::Progress;
 use crate::rng::{Purpose, rng};
+use crate::train::within;
 
 /// Settings of the spectral density of the Hessian.
 ///
@@ -92,9 +93,7 @@ impl SpectralDensity {
     /// Fewer than two vectors (no standard error), steps or points, a width that is not positive, NaN weights.
     pub fn of(&self, (name, model): (&str, &Model), data: &Dataset) -> Result<Density> {
         for (setting, value) in [("vectors", self.vectors), ("steps", self.steps), ("points", self.points)] {
-            if value < 2 {
-                return Err(Error::Setting { setting, value: value.to_string(), requirement: "at least 2" });
-            }
+            within(setting, value, 2)?;
         }
         if !(self.width > 0.0 && self.width.is_finite()) {
             let value = self.width.to_string();
@@ -107,7 +106,7 @@ impl SpectralDensity {
         let mut quadratures = Vec::new();
         for _ in 0..self.vectors {
             let most = self.steps.min(hessian.dimension() as usize);
-            let mut basis = Krylov::new(&hessian.signs(&mut rng)?)?;
+            let mut basis = Krylov::new(&hessian.signs(&mut rng)?, Vec::new())?;
             while basis.len() < most && !basis.exhausted() {
                 basis.extend(&hessian)?;
                 products += 1;

@@ -1,16 +1,17 @@
-//! The largest eigenvalues by the Lanczos method with full re-orthogonalisation (Lanczos 1950; Golub & Van Loan, ch. 10).
+//! The largest eigenvalues by the Lanczos method, each as often as it occurs.
 
 use polars::prelude::DataFrame;
 use tch::Tensor;
 
+use super::krylov::Krylov;
 use super::{Hessian, Weighting};
 use crate::chart::{Chart, Lines, Series};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::frame::{column, frame};
-use crate::network::{Model, Params, dot};
+use crate::network::{Model, Params};
 use crate::progress::{Progress, Task};
-use crate::rng::{Purpose, normal, rng};
+use crate::rng::{Purpose, rng};
 
 /// Settings of the search for the eigenvalues of largest magnitude.
 ///
@@ -70,7 +71,7 @@ pub struct Eigenvalues {
     pub vectors: Vec<Params>,
     /// Products it took.
     pub products: usize,
-    /// Whether every residual is as small as was wanted.
+    /// Whether every residual is as small as was wanted, and a search in what is left found nothing larger.
     pub converged: bool,
 }
 
@@ -80,6 +81,9 @@ impl Lanczos {
     /// # Errors
     /// No eigenvalues wanted, more than products or parameters, NaN weights, data that do not fit.
     pub fn eigenvalues(&self, models: &[(&str, &Model)], data: &Dataset) -> Result<Vec<Eigenvalues>> {
+        if models.is_empty() {
+            return Err(Error::TooFewModels { operation: "a look at the Hessian", found: 0, needed: 1 });
+        }
         super::check_relative_error(Some(self.relative_error))?;
         let smallest = models.iter().map(|(_, model)| model.params.numel()).min().unwrap_or(usize::MAX);
         if self.count == 0 || self.count > self.max_products.min(smallest) {
@@ -90,41 +94,81 @@ impl Lanczos {
         models.iter().map(|(name, model)| self.of_model(name, model, data, &mut task)).collect()
     }
 
+    /// One Krylov space holds each eigenvalue once, however many times it occurs, and misses those that its first vector
+    /// had no part of. So what was found is set aside, and a further space is searched in what is left, from a random
+    /// vector, until its largest value is no larger than the least of those that are wanted.
     fn of_model(&self, name: &str, model: &Model, data: &Dataset, task: &mut Task) -> Result<Eigenvalues> {
         let hessian = Hessian::new(model, data, self.weighting)?;
         let mut rng = rng(self.seed, Purpose::Probe);
         let dimension = hessian.dimension() as usize;
-        let most = self.max_products.min(dimension).min(affordable(&model.params));
-        let mut basis = Krylov::new(&hessian.signs(&mut rng)?)?;
-        loop {
-            basis.extend(&hessian)?;
-            let ritz = basis.ritz()?;
-            let mut order: Vec<usize> = (0..ritz.values.len()).collect();
-            order.sort_by(|&a, &b| ritz.values[b].abs().total_cmp(&ritz.values[a].abs()));
-            order.truncate(self.count);
-            let goal = self.relative_error * ritz.values[order[0]].abs();
-            let settled = order.len() == self.count && order.iter().all(|&index| ritz.residuals[index] <= goal);
-            task.step(|| format!("largest {:.4}", ritz.values[order[0]]));
-            let least = order.last().map_or(0.0, |&index| ritz.values[index].abs());
-            let converged = settled && (basis.len() == dimension || basis.misses_none_above(least, goal)?);
-            if converged || basis.len() >= most {
-                let vectors = order.iter().map(|&index| shaped(&basis.combine(&ritz.weights[index])?, &model.params));
-                return Ok(Eigenvalues {
-                    model: name.to_owned(),
-                    data: data.name().to_owned(),
-                    weighting: self.weighting,
-                    values: order.iter().map(|&index| ritz.values[index]).collect(),
-                    residuals: order.iter().map(|&index| ritz.residuals[index]).collect(),
-                    vectors: vectors.collect::<Result<_>>()?,
-                    products: basis.len(),
-                    converged,
-                });
-            }
-            if basis.exhausted() {
-                basis.go_on_in_what_is_left(&normal(&[dimension as i64], &mut rng)?)?;
-            }
+        let kept = affordable(&model.params);
+        let mut found: Vec<Pair> = Vec::new();
+        let (mut products, mut converged) = (0, false);
+        while !converged && products < self.max_products && found.len() < kept {
+            let start = if found.is_empty() { hessian.signs(&mut rng)? } else { hessian.normal(&mut rng)? };
+            let mut basis = Krylov::new(&start, found.iter().map(|pair| pair.vector.shallow_clone()).collect())?;
+            let new = loop {
+                basis.extend(&hessian)?;
+                products += 1;
+                let ritz = basis.ritz()?;
+                let mut order: Vec<usize> = (0..ritz.values.len()).collect();
+                order.sort_by(|&a, &b| ritz.values[b].abs().total_cmp(&ritz.values[a].abs()));
+                let (largest, rest) = (ritz.values[order[0]].abs(), ritz.residuals[order[0]]);
+                task.step(|| format!("largest {:.4}", found.first().map_or(largest, |pair| pair.value.abs())));
+                let goal = self.relative_error * found.iter().map(|pair| pair.value.abs()).fold(largest, f64::max);
+                if self.least(&found, &[]).is_some_and(|least| largest + rest <= least + goal) {
+                    converged = true;
+                    break Vec::new();
+                }
+                let least = self.least(&found, &ritz.values);
+                let wanted: Vec<usize> = order
+                    .into_iter()
+                    .filter(|&index| least.is_none_or(|least| ritz.values[index].abs() >= least))
+                    .collect();
+                let settled = least.is_some() && wanted.iter().all(|&index| ritz.residuals[index] <= goal);
+                let complete = found.len() + basis.len() == dimension;
+                let out = products == self.max_products || found.len() + basis.len() >= kept;
+                let exact: Vec<usize> =
+                    if complete || basis.exhausted() { (0..ritz.values.len()).collect() } else { wanted };
+                if complete || basis.exhausted() || settled && !exact.is_empty() || out {
+                    converged = complete && (basis.exhausted() || settled);
+                    let pair = |index: usize| -> Result<Pair> {
+                        let vector = basis.combine(&ritz.weights[index])?;
+                        Ok(Pair { value: ritz.values[index], residual: ritz.residuals[index], vector })
+                    };
+                    break exact.into_iter().map(pair).collect::<Result<_>>()?;
+                }
+            };
+            found.extend(new);
+            found.sort_by(|a, b| b.value.abs().total_cmp(&a.value.abs()));
         }
+        found.truncate(self.count);
+        Ok(Eigenvalues {
+            model: name.to_owned(),
+            data: data.name().to_owned(),
+            weighting: self.weighting,
+            values: found.iter().map(|pair| pair.value).collect(),
+            residuals: found.iter().map(|pair| pair.residual).collect(),
+            vectors: found.iter().map(|pair| shaped(&pair.vector, &model.params)).collect::<Result<_>>()?,
+            products,
+            converged,
+        })
     }
+
+    /// The magnitude of the last of the wanted eigenvalues, if there are so many.
+    fn least(&self, found: &[Pair], others: &[f64]) -> Option<f64> {
+        let values = found.iter().map(|pair| pair.value.abs()).chain(others.iter().map(|value| value.abs()));
+        let mut values: Vec<f64> = values.collect();
+        values.sort_by(|a, b| b.total_cmp(a));
+        values.get(self.count - 1).copied()
+    }
+}
+
+/// An eigenvalue with its residual and its vector `[d]`, of length 1.
+struct Pair {
+    value: f64,
+    residual: f64,
+    vector: Tensor,
 }
 
 /// Vectors as large as a model that there is memory for.
@@ -142,153 +186,6 @@ fn shaped(vector: &Tensor, like: &Params) -> Result<Params> {
         start += length;
         Ok(vector.f_narrow(0, start - length, length)?.f_reshape(tensor.size())?)
     })
-}
-
-/// An orthonormal basis in which the Hessian is tridiagonal: `α` on the diagonal, `β` beside it.
-pub(super) struct Krylov {
-    /// The vectors as rows of some matrices `[up to ROWS, d]`.
-    vectors: Vec<Tensor>,
-    next: Tensor,
-    alpha: Vec<f64>,
-    beta: Vec<f64>,
-    /// The first vector of the space that is being searched; those before it span spaces that the Hessian does not leave.
-    space: usize,
-}
-
-/// Vectors that are put together as one matrix: the basis grows by so many, as it needs them.
-const ROWS: usize = 16;
-
-/// Eigenvalues of the tridiagonal matrix, in rising order.
-pub(super) struct Ritz {
-    pub values: Vec<f64>,
-    pub residuals: Vec<f64>,
-    /// For each value its eigenvector in terms of the basis.
-    pub weights: Vec<Vec<f64>>,
-}
-
-impl Krylov {
-    /// A basis that begins with `start`.
-    pub(super) fn new(start: &Tensor) -> Result<Krylov> {
-        let next = start.f_div_scalar(dot(start, start)?.sqrt())?;
-        Ok(Krylov { vectors: Vec::new(), next, alpha: Vec::new(), beta: Vec::new(), space: 0 })
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.alpha.len()
-    }
-
-    /// Whether the basis spans a space that the Hessian does not leave: the values are exact.
-    pub(super) fn exhausted(&self) -> bool {
-        self.beta.last().is_some_and(|&last| last <= 1e-6 * self.size())
-    }
-
-    /// The largest entry of the tridiagonal matrix.
-    fn size(&self) -> f64 {
-        let beta = &self.beta[..self.beta.len().saturating_sub(1)];
-        self.alpha.iter().chain(beta).map(|x| x.abs()).fold(0.0, f64::max)
-    }
-
-    /// One more product.
-    pub(super) fn extend(&mut self, hessian: &Hessian) -> Result<()> {
-        let row = (self.len() % ROWS) as i64;
-        if row == 0 {
-            let shape = [ROWS as i64, self.next.size()[0]];
-            self.vectors.push(Tensor::f_empty(shape, (self.next.kind(), self.next.device()))?);
-        }
-        if let Some(last) = self.vectors.last() {
-            last.f_select(0, row)?.f_copy_(&self.next)?;
-        }
-        let mut product = hessian.products(std::slice::from_ref(&self.next))?.remove(0);
-        self.alpha.push(dot(&product, &self.next)?);
-        // Twice: in f32 once would leave the basis far from orthogonal.
-        for _ in 0..2 {
-            product = self.orthogonal(&product)?;
-        }
-        let beta = dot(&product, &product)?.sqrt();
-        self.beta.push(beta);
-        self.next = product.f_div_scalar(beta.max(f64::MIN_POSITIVE))?;
-        Ok(())
-    }
-
-    /// Starts again with a vector orthogonal to all so far: a space that is used up holds each eigenvalue once, however
-    /// many times it occurs, and misses those that its first vector had no part of.
-    fn go_on_in_what_is_left(&mut self, start: &Tensor) -> Result<()> {
-        let mut start = start.f_to_kind(self.next.kind())?.f_to_device(self.next.device())?;
-        for _ in 0..2 {
-            start = self.orthogonal(&start)?;
-            start = start.f_div_scalar(dot(&start, &start)?.sqrt().max(f64::MIN_POSITIVE))?;
-        }
-        self.next = start;
-        self.space = self.len();
-        if let Some(last) = self.beta.last_mut() {
-            *last = 0.0; // as small as rounding, and no coupling to the new vector
-        }
-        Ok(())
-    }
-
-    /// Whether no eigenvalue of larger magnitude can be missing: the space is not used up, so that its first vector had a
-    /// part of every eigenvector; or a space used up was followed by another, whose largest value is known and no larger.
-    fn misses_none_above(&self, least: f64, goal: f64) -> Result<bool> {
-        let open = self.beta.last().is_some_and(|&last| last > goal);
-        if self.space == 0 {
-            return Ok(open);
-        }
-        let own = self.ritz_from(self.space)?;
-        let largest = (0..own.values.len()).max_by(|&a, &b| own.values[a].abs().total_cmp(&own.values[b].abs()));
-        Ok(largest.is_some_and(|index| own.residuals[index] <= goal && own.values[index].abs() <= least + goal))
-    }
-
-    /// A vector without its part in the basis.
-    fn orthogonal(&self, vector: &Tensor) -> Result<Tensor> {
-        self.matrices()?.iter().try_fold(vector.shallow_clone(), |vector, rows| {
-            Ok(vector.f_sub(&rows.f_tr()?.f_mv(&rows.f_mv(&vector)?)?)?)
-        })
-    }
-
-    /// The vectors so far, as matrices of rows.
-    fn matrices(&self) -> Result<Vec<Tensor>> {
-        let lengths = (0..self.len()).step_by(ROWS).map(|start| ROWS.min(self.len() - start) as i64);
-        self.vectors.iter().zip(lengths).map(|(rows, len)| Ok(rows.f_narrow(0, 0, len)?)).collect()
-    }
-
-    pub(super) fn ritz(&self) -> Result<Ritz> {
-        self.ritz_from(0)
-    }
-
-    /// The values that the vectors from `start` on give.
-    fn ritz_from(&self, start: usize) -> Result<Ritz> {
-        let (alpha, beta) = (&self.alpha[start..], &self.beta[start..]);
-        let m = alpha.len();
-        let mut matrix = vec![0.0; m * m];
-        for i in 0..m {
-            matrix[i * m + i] = alpha[i];
-            if i + 1 < m {
-                matrix[i * m + i + 1] = beta[i];
-                matrix[(i + 1) * m + i] = beta[i];
-            }
-        }
-        let matrix = Tensor::f_from_slice(&matrix)?.f_view([m as i64, m as i64])?;
-        let (values, vectors) = matrix.f_linalg_eigh("L")?;
-        let weights: Vec<Vec<f64>> = (0..m as i64)
-            .map(|column| Ok(Vec::<f64>::try_from(vectors.f_select(1, column)?.f_contiguous()?)?))
-            .collect::<Result<_>>()?;
-        let last = beta[m - 1];
-        let residuals = weights.iter().map(|weights| (last * weights[m - 1]).abs()).collect();
-        Ok(Ritz { values: Vec::try_from(values)?, residuals, weights })
-    }
-
-    /// `Σ weights[i] basis[i]`.
-    fn combine(&self, weights: &[f64]) -> Result<Tensor> {
-        let weights = Tensor::f_from_slice(weights)?.f_to_kind(self.next.kind())?.f_to_device(self.next.device())?;
-        let mut sum = self.next.f_zeros_like()?;
-        let mut start = 0;
-        for rows in self.matrices()? {
-            let own = weights.f_narrow(0, start, rows.size()[0])?;
-            sum = sum.f_add(&rows.f_tr()?.f_mv(&own)?)?;
-            start += rows.size()[0];
-        }
-        Ok(sum)
-    }
 }
 
 impl Eigenvalues {
@@ -343,7 +240,7 @@ mod tests {
     fn the_basis_stays_orthonormal_in_single_precision() -> Result<()> {
         let (model, data, _) = explicit(Weighting::Plain)?;
         let hessian = Hessian::new(&model, &data, Weighting::Plain)?;
-        let mut basis = Krylov::new(&hessian.signs(&mut rng(0, Purpose::Probe))?)?;
+        let mut basis = Krylov::new(&hessian.signs(&mut rng(0, Purpose::Probe))?, Vec::new())?;
         while basis.len() < 60 && !basis.exhausted() {
             basis.extend(&hessian)?;
         }

@@ -4,6 +4,7 @@
 //! Everything is in evaluation mode; `H v` comes from double back-propagation, averaged over batches by their sizes.
 
 mod density;
+mod krylov;
 mod lanczos;
 mod trace;
 
@@ -18,6 +19,7 @@ use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::evaluate::cross_entropy;
 use crate::network::{Memory, Mode, Model, Network, Params};
+use crate::rng::normal;
 
 /// Which matrix is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,9 @@ impl<'a> Hessian<'a> {
     fn new(model: &'a Model, data: &'a Dataset, weighting: Weighting) -> Result<Hessian<'a>> {
         model.network.check_params(&model.params)?;
         model.network.check_dataset(data)?;
+        if model.params.numel() == 0 {
+            return Err(Error::Empty { what: "the set of parameters".into() });
+        }
         let params = model.params.leaves()?;
         let scale = match weighting {
             Weighting::Plain => None,
@@ -81,7 +86,18 @@ impl<'a> Hessian<'a> {
                 let _ = sum.f_add_(&product.f_mul_scalar(share)?)?;
             }
         }
+        for sum in &sums {
+            if !crate::data::all_finite(sum)? {
+                let hint = "look at the model's loss by `evaluate`: where it overflows there are no second derivatives";
+                return Err(Error::NonFinite { tensor: "a product of the Hessian".into(), hint });
+            }
+        }
         sums.iter().map(scaled).collect()
+    }
+
+    /// Independent normal numbers as a vector `[d]`.
+    fn normal(&self, rng: &mut impl Rng) -> Result<Tensor> {
+        Ok(normal(&[self.dimension()], rng)?.f_to_kind(self.params.kind())?.f_to_device(self.params.device())?)
     }
 
     /// Independent signs, +1 or -1, as a vector `[d]`.

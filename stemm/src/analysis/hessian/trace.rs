@@ -119,6 +119,9 @@ impl Hutchinson {
             let requirement = "at least 2, since one has no standard error";
             return Err(Error::Setting { setting: "vectors", value: self.vectors.to_string(), requirement });
         }
+        if models.is_empty() {
+            return Err(Error::TooFewModels { operation: "a look at the Hessian", found: 0, needed: 1 });
+        }
         super::check_relative_error(self.relative_error)?;
         let smallest = models.iter().map(|(_, model)| model.params.numel()).min().unwrap_or(usize::MAX);
         if let Estimator::HutchPlusPlus { basis } = self.estimator
