@@ -116,7 +116,9 @@ impl Lanczos {
                 let (largest, rest) = (ritz.values[order[0]].abs(), ritz.residuals[order[0]]);
                 task.step(|| format!("largest {:.4}", found.first().map_or(largest, |pair| pair.value.abs())));
                 let goal = self.relative_error * found.iter().map(|pair| pair.value.abs()).fold(largest, f64::max);
-                if self.least(&found, &[]).is_some_and(|least| largest + rest <= least + goal) {
+                // A Ritz value grows towards the largest eigenvalue of its space: it counts once it hardly changes.
+                let known = rest <= goal.max(KNOWN * largest);
+                if known && self.least(&found, &[]).is_some_and(|least| largest + rest <= least + goal) {
                     converged = true;
                     break Vec::new();
                 }
@@ -163,6 +165,9 @@ impl Lanczos {
         values.get(self.count - 1).copied()
     }
 }
+
+/// The largest eigenvalue of a space is known well enough to be compared with smaller residuals than this share of it.
+const KNOWN: f64 = 0.1;
 
 /// An eigenvalue with its residual and its vector `[d]`, of length 1.
 struct Pair {
