@@ -111,9 +111,9 @@ pub enum Error {
         first: String,
         /// The other part.
         second: String,
-        /// Classes that only the first has.
+        /// Labels that name a class in the first part and not in the second, such as `1 = dog`.
         only_first: Vec<String>,
-        /// Classes that only the second has.
+        /// Labels that name a class in the second part and not in the first.
         only_second: Vec<String>,
     },
     /// A data set or a part of one holds no samples.
@@ -321,6 +321,15 @@ fn shortened(value: &str) -> String {
 }
 
 impl Error {
+    /// A set of parameters has other names than it must have.
+    pub(crate) fn tensor_names(expected: &[impl AsRef<str>], found: &[impl AsRef<str>]) -> Error {
+        fn without(names: &[impl AsRef<str>], others: &[impl AsRef<str>]) -> Vec<String> {
+            let other = |name: &str| others.iter().any(|other| other.as_ref() == name);
+            names.iter().map(AsRef::as_ref).filter(|name| !other(name)).map(str::to_owned).collect()
+        }
+        Error::TensorNames { missing: without(expected, found), surplus: without(found, expected) }
+    }
+
     /// Names the layer that an error is about, unless a layer inside it has done so.
     pub(crate) fn in_layer(mut self, name: &str) -> Error {
         if let Error::Layer { layer, .. } | Error::LayerShape { layer, .. } = &mut self

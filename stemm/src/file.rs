@@ -5,7 +5,7 @@ mod format;
 mod tensors;
 
 pub(crate) use format::not_a;
-pub(crate) use tensors::{Contents, RESERVED, Stored, read_stored, read_tensors, write_tensors};
+pub(crate) use tensors::{Contents, RESERVED, Stored, bytes_of, read_stored, read_tensors, write_tensors};
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -80,7 +80,12 @@ pub(crate) fn read(path: &Path, hint: &'static str) -> Result<Vec<u8>> {
 
 /// SHA-256 in hexadecimal.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(Sha256::new_with_prefix(bytes))
+}
+
+/// A finished SHA-256 in hexadecimal.
+pub(crate) fn hexadecimal(digest: Sha256) -> String {
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Writes a file under a temporary name beside its place, then moves it there; makes the folder if need be.

@@ -120,7 +120,8 @@ fn match_many(models: &[Model], seed: u64) -> Result<Vec<Permutations>> {
     moved.collect()
 }
 
-/// STE-MM (Ito et al. 2025, Algorithm 1) with the mixtures of the settings: permutations after the last step, loss of the mixtures.
+/// STE-MM (Ito et al. 2025, Algorithm 1) with the mixtures of the settings: permutations after the last step, and the
+/// loss of the mixtures.
 fn ste_mm(models: &[Model], data: &crate::data::Dataset, settings: &SteMm) -> Result<(Vec<Permutations>, f64)> {
     let network = &models[0].network;
     let spec = network.permutation_spec();

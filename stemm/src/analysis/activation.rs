@@ -1,7 +1,7 @@
 //! What units do on data: how aligned units of two models correlate, and how much the units of the networks between two
 //! models vary, which falls in deep layers (variance collapse; Jordan et al. 2023) and is what repair restores.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 
 use polars::prelude::DataFrame;
 use tch::{Kind, Tensor};
@@ -59,13 +59,10 @@ pub fn unit_correlation(label: &str, layer: &str, models: &[Model], data: &Datas
     for batch in first.network.chunks(data, Memory::Forward)? {
         let (x, _) = batch?;
         let outputs = |model: &Model| -> Result<Tensor> {
-            let (place, found) = (Cell::new(0), RefCell::new(None));
-            let observer = |seen: Seen, tensor: &Tensor| {
-                if seen == Seen::WeightOutput {
-                    if place.get() == position {
-                        *found.borrow_mut() = Some(tensor.f_to_kind(Kind::Double)?);
-                    }
-                    place.set(place.get() + 1);
+            let found = RefCell::new(None);
+            let observer = |seen: Seen, place: usize, tensor: &Tensor| {
+                if (seen, place) == (Seen::WeightOutput, position) {
+                    *found.borrow_mut() = Some(tensor.f_to_kind(Kind::Double)?);
                 }
                 Ok(())
             };
@@ -183,7 +180,7 @@ pub fn variance_collapse(
     let [first, _] = exactly_two("variance collapse", models)?;
     within("points", points, 2)?;
     let network = &first.network;
-    network.check_splits(data)?;
+    let mixer = Mixer::for_walk("variance collapse", (models, 2), repair, (data, REPAIR_SAMPLES, 0))?;
     let hidden: Vec<(usize, String)> = network
         .weight_layers()?
         .into_iter()
@@ -191,10 +188,8 @@ pub fn variance_collapse(
         .filter(|(_, layer)| layer.hidden)
         .map(|(position, layer)| (position, layer.name))
         .collect();
-    let train = data.train.sample(REPAIR_SAMPLES, 0)?;
-    let mixer = Mixer::new("variance collapse", models, repair, train.clone())?;
     // Every place is treated alike, the ends too.
-    let at = |t: f64| layer_moments(network, &mixer.at(&[1.0 - t, t])?.params, &train);
+    let at = |t: f64| layer_moments(network, &mixer.at(&[1.0 - t, t])?.params, mixer.data());
     let (start, end) = (at(0.0)?, at(1.0)?);
     let places: Vec<f64> = evenly_spaced(0.0, 1.0, points).collect();
     let ratios = places.iter().map(|&t| {

@@ -12,9 +12,9 @@ use crate::error::{Error, Result};
 use crate::evaluate::{by_loss, highest, loss_and_accuracy};
 use crate::frame::{column, frame};
 use crate::merge::{Mixer, REPAIR_SAMPLES, Repair};
-use crate::network::{Model, check_models};
+use crate::network::Model;
 use crate::progress::Progress;
-use crate::train::{positive, within};
+use crate::train::within;
 
 /// Loss and accuracy at one place of a path.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -159,15 +159,12 @@ impl Interpolation {
     /// # Errors
     /// Fewer than two models, models of different networks, fewer than two points.
     pub fn barriers(&self, label: &str, models: &[Model], data: &Splits) -> Result<Barriers> {
-        check_models("a barrier", models, 2)?;
         within("points", self.points, 2)?;
-        positive("repair_samples", self.repair_samples)?;
-        models[0].network.check_splits(data)?;
+        let samples = (data, self.repair_samples, self.seed);
+        let mixer = Mixer::for_walk("a barrier", (models, 2), self.repair, samples)?;
         let n = models.len();
-        let samples = data.train.sample(self.repair_samples, self.seed)?;
-        let mixer = Mixer::new("a barrier", models, self.repair, samples)?;
         let pairs: Vec<(usize, usize)> = super::pairs(n).collect();
-        let total = pairs.len().saturating_mul(self.points - 2).saturating_add(n);
+        let total = pairs.len() * (self.points - 2) + n;
         let mut task = self.progress.task(format!("barriers {label}"), total);
         // The place at a share `t` of the way from one model to another.
         let mut place = |from: usize, to: usize, t: f64| {

@@ -105,8 +105,8 @@ impl Bezier {
         }
         let control = Model { network: network.clone(), params: control };
         let sets = [first.clone(), control, last.clone()];
-        let samples = data.train.sample(self.repair_samples, self.seed)?;
-        let mixer = Mixer::new("a curve", &sets, self.repair, samples)?;
+        let samples = (data, self.repair_samples, self.seed);
+        let mixer = Mixer::for_walk("a curve", (&sets, 3), self.repair, samples)?;
         let points = evenly_spaced(0.0, 1.0, self.points).map(|t| {
             let model = mixer.at(&weights(t))?;
             let (loss, accuracy) = loss_and_accuracy(network, &model.params, data.part(self.part))?;

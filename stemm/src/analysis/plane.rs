@@ -180,7 +180,6 @@ impl Plane {
 
     fn check(&self) -> Result<()> {
         positive("samples", self.samples)?;
-        positive("repair_samples", self.repair_samples)?;
         within("points", self.points, 2)?;
         for (setting, value) in [("margin", self.margin), ("radius", self.radius)] {
             if !(value >= 0.0 && value.is_finite()) || setting == "radius" && value == 0.0 {
@@ -215,11 +214,10 @@ impl Plane {
         at: &dyn Fn(&Mixer, f64, f64) -> Result<Model>,
     ) -> Result<Landscape> {
         let network = &models[0].network;
-        network.check_splits(data)?;
+        let samples = (data, self.repair_samples, self.seed);
+        let mixer = Mixer::for_walk("a plane", (models, 1), self.repair, samples)?;
         let part = data.part(self.part).sample(self.samples, self.seed)?;
-        let mixer = Mixer::new("a plane", models, self.repair, data.train.sample(self.repair_samples, self.seed)?)?;
-        let places = self.points.saturating_mul(self.points);
-        let mut task = self.progress.task(format!("plane {}", landscape.label), places);
+        let mut task = self.progress.task(format!("plane {}", landscape.label), self.points * self.points);
         for &y in &landscape.axis[1] {
             for &x in &landscape.axis[0] {
                 let own = at(&mixer, x, y)?;

@@ -15,7 +15,7 @@ use crate::merge::{Mixer, REPAIR_SAMPLES, Repair};
 use crate::network::{Model, Params, check_models};
 use crate::progress::{Progress, Task};
 use crate::rng::{Purpose, rng};
-use crate::train::{positive, within};
+use crate::train::within;
 
 /// Loss (nats) and accuracy of the mean of the models' probabilities: what merging is measured against.
 ///
@@ -138,10 +138,9 @@ impl Simplex {
     /// # Errors
     /// Fewer than two models, models of different networks, no samples.
     pub fn losses(&self, label: &str, models: &[Model], data: &Splits) -> Result<SimplexLosses> {
-        check_models("a simplex", models, 2)?;
         within("samples", self.samples, 1)?;
+        let mut walk = self.walk(format!("simplex {label}"), (models, 2), data, self.samples + 1)?;
         let n = models.len();
-        let mut walk = self.walk(format!("simplex {label}"), models, data, self.samples.saturating_add(1))?;
         let mut rng = rng(self.seed, Purpose::Landscape);
         let centre = walk.mixture(vec![1.0 / n as f64; n])?;
         let mixtures = (0..self.samples).map(|_| walk.mixture(Mixing::Dirichlet.draw(n, &mut rng)));
@@ -160,15 +159,13 @@ impl Simplex {
     /// # Errors
     /// Another number of models than three, no steps.
     pub fn ternary(&self, label: &str, models: &[Model], data: &Splits) -> Result<Ternary> {
-        check_models("a triangle", models, 3)?;
         within("steps", self.steps, 1)?;
-        if models.len() != 3 {
+        if models.len() > 3 {
             let requirement = "exactly three; choose them from the list";
             return Err(Error::Setting { setting: "models", value: models.len().to_string(), requirement });
         }
         let steps = self.steps;
-        let places = steps.saturating_add(1).saturating_mul(steps.saturating_add(2)) / 2;
-        let mut walk = self.walk(format!("triangle {label}"), models, data, places)?;
+        let mut walk = self.walk(format!("triangle {label}"), (models, 3), data, (steps + 1) * (steps + 2) / 2)?;
         let rows = (0..=steps).map(|third| {
             let row = (0..=steps - third).map(|second| {
                 let share = |count: usize| count as f64 / steps as f64;
@@ -183,11 +180,15 @@ impl Simplex {
     }
 
     /// What every mixture of these models needs; checks models and data.
-    fn walk<'a>(&self, label: String, models: &'a [Model], data: &'a Splits, places: usize) -> Result<Walk<'a>> {
-        positive("repair_samples", self.repair_samples)?;
-        models[0].network.check_splits(data)?;
-        let samples = data.train.sample(self.repair_samples, self.seed)?;
-        let mixer = Mixer::new("a simplex", models, self.repair, samples)?;
+    fn walk<'a>(
+        &self,
+        label: String,
+        (models, needed): (&'a [Model], usize),
+        data: &'a Splits,
+        places: usize,
+    ) -> Result<Walk<'a>> {
+        let samples = (data, self.repair_samples, self.seed);
+        let mixer = Mixer::for_walk("a simplex", (models, needed), self.repair, samples)?;
         let mut walk =
             Walk { mixer, part: data.part(self.part), ends: Vec::new(), task: self.progress.task(label, places) };
         for model in 0..models.len() {

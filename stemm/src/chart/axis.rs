@@ -163,7 +163,8 @@ fn linear_ticks(low: f64, high: f64, whole: bool, most: usize) -> Vec<(f64, Stri
     let length = 2.0 * ((high / 2.0 - low / 2.0) / most as f64);
     let exponent = if whole { length.log10().floor().max(0.0) } else { length.log10().floor() };
     let steps = [(1.0, exponent), (2.0, exponent), (5.0, exponent), (1.0, exponent + 1.0)];
-    let size = |(factor, exponent): (f64, f64)| (factor * 10f64.powi(exponent as i32)).min(1e308);
+    // Not `powi`: it inverts 10^n, which overflows where 10^-n is still a number.
+    let size = |(factor, exponent): (f64, f64)| (factor * 10f64.powf(exponent)).min(1e308);
     let step = steps.into_iter().find(|&step| size(step) >= length).unwrap_or(steps[3]);
     let (step, exponent) = (size(step), step.1);
     let largest = low.abs().max(high.abs());
@@ -212,6 +213,12 @@ mod tests {
         assert_eq!(labels(&[-1e308, 1e308], false), ["-1e308", "-5e307", "0", "5e307", "1e308"]);
         assert_eq!(labels(&[2e-5, 5.1e-5], false), ["2e-5", "2.5e-5", "3e-5", "3.5e-5", "4e-5", "4.5e-5", "5e-5"]);
         assert_eq!(labels(&[7.0, 7.0], false), ["4", "5", "6", "7", "8", "9", "10"]);
+    }
+
+    #[test]
+    fn the_smallest_numbers_have_ticks() {
+        let near = 1.850293931935939e-308;
+        assert!(!labels(&[1.1061081362410186e-308, near, near.next_up()], true).is_empty());
     }
 
     proptest! {

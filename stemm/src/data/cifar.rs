@@ -12,8 +12,8 @@ use crate::file;
 
 const PIXELS: usize = 3 * 32 * 32;
 
-/// Reads CIFAR-10 from `folder/cifar-10-batches-bin`, or `folder` itself, on the device: 45,000 images to train on, 5,000 held out (the
-/// same ones each time), 10,000 to test on.
+/// Reads CIFAR-10 from `folder/cifar-10-batches-bin`, or `folder` itself, on the device: 45,000 images to train on, 5,000
+/// held out (the same ones each time), 10,000 to test on.
 ///
 /// # Errors
 /// A missing, truncated or altered file.

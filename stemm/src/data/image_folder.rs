@@ -33,9 +33,8 @@ pub fn image_folder(folder: impl AsRef<Path>, shape: [i64; 3], device: impl Into
     let classes: Vec<String> =
         entries(folder)?.into_iter().filter(|path| path.is_dir()).map(|path| name(&path)).collect();
     let data = read(folder, &classes, shape, device.into())?;
-    let labels = Vec::<i64>::try_from(data.labels())?;
-    match (0i64..).zip(&classes).find(|(label, _)| !labels.contains(label)) {
-        Some((_, class)) => Err(Error::Empty { what: format!("the class folder {}", folder.join(class).display()) }),
+    match data.absent_classes()?.first() {
+        Some(class) => Err(Error::Empty { what: format!("the class folder {}", folder.join(class).display()) }),
         None => Ok(data),
     }
 }

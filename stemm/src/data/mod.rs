@@ -20,6 +20,7 @@ pub use preparation::Augmentation;
 use preparation::Normalisation;
 pub use splits::{Part, Splits};
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use rand::seq::SliceRandom;
@@ -266,7 +267,14 @@ impl Dataset {
         crate::notebook::show_frame(&self.frame(), &self.remark());
     }
 
-    /// Names of the classes, and files that were passed over.
+    /// The named classes of which there are no samples.
+    fn absent_classes(&self) -> Result<Vec<&str>> {
+        let present: HashSet<i64> = Vec::<i64>::try_from(&self.labels)?.into_iter().collect();
+        let absent = (0i64..).zip(self.class_names.iter()).filter(|(label, _)| !present.contains(label));
+        Ok(absent.map(|(_, name)| name.as_str()).collect())
+    }
+
+    /// Names of the classes, those without samples, and files that were passed over.
     fn remark(&self) -> String {
         let mut remark = match self.class_names.len() {
             0 => String::new(),
@@ -275,9 +283,7 @@ impl Dataset {
                 format!("classes {}{more}", self.class_names[..named.min(SHOWN_CLASSES)].join(", "))
             }
         };
-        let labels = Vec::<i64>::try_from(&self.labels).unwrap_or_default();
-        let absent = (0i64..).zip(self.class_names.iter()).filter(|(label, _)| !labels.contains(label));
-        let absent: Vec<&str> = absent.map(|(_, name)| name.as_str()).collect();
+        let absent = self.absent_classes().unwrap_or_default();
         if !absent.is_empty() {
             remark += &format!("; no samples of {}", absent.join(", "));
         }

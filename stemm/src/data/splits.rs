@@ -123,7 +123,9 @@ impl Splits {
 
     /// Shows name, size and shape of the parts in the notebook.
     pub fn evcxr_display(&self) {
-        crate::notebook::show_frame(&self.frame(), &self.train.remark());
+        let (train, test) = (self.train.remark(), self.test.remark());
+        let remark = if train == test { train } else { format!("{train}; test data: {test}") };
+        crate::notebook::show_frame(&self.frame(), &remark);
     }
 
     /// One row a part: name, samples, classes, shape of a sample.

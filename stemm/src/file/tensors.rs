@@ -131,20 +131,17 @@ pub(crate) fn write_tensors<'a>(
             return Err(failed(format!("two things are called `{name}`"), "give each module a name of its own"));
         }
         let found = tensor.f_kind()?;
-        let (kind, dtype, size) = match found {
-            Kind::Double => (Kind::Double, Dtype::F64, 8),
-            Kind::Float | Kind::Half | Kind::BFloat16 => (Kind::Float, Dtype::F32, 4),
-            kind if is_integer(kind) => (Kind::Int64, Dtype::I64, 8),
+        let (kind, dtype) = match found {
+            Kind::Double => (Kind::Double, Dtype::F64),
+            Kind::Float | Kind::Half | Kind::BFloat16 => (Kind::Float, Dtype::F32),
+            kind if is_integer(kind) => (Kind::Int64, Dtype::I64),
             _ => {
                 let (found, expected) = (format!("{found:?}"), "floats or integers".to_owned());
                 return Err(Error::NumberFormat { tensor: name.to_owned(), found, expected });
             }
         };
         let shape: Vec<usize> = tensor.size().iter().map(|&size| size as usize).collect();
-        let numel = shape.iter().product();
-        let mut bytes = vec![0; size * numel];
-        tensor.f_to_device(Device::Cpu)?.f_to_kind(kind)?.f_contiguous()?.f_copy_data_u8(&mut bytes, numel)?;
-        buffers.push((name, dtype, shape, bytes));
+        buffers.push((name, dtype, shape, bytes_of(&tensor.f_to_kind(kind)?)?));
     }
     let failed = |error: safetensors::SafeTensorError| failed(error.to_string(), WRITE_HINT);
     let views: Vec<_> = buffers
@@ -152,6 +149,13 @@ pub(crate) fn write_tensors<'a>(
         .map(|(name, dtype, shape, bytes)| Ok((*name, TensorView::new(*dtype, shape.clone(), bytes).map_err(failed)?)))
         .collect::<Result<_>>()?;
     write_atomically(path, &safetensors::serialize(views, Some(metadata)).map_err(failed)?)
+}
+
+/// The values of a tensor as bytes, in row-major order.
+pub(crate) fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; tensor.numel() * tensor.f_kind()?.elt_size_in_bytes()];
+    tensor.f_to_device(Device::Cpu)?.f_contiguous()?.f_copy_data_u8(&mut bytes, tensor.numel())?;
+    Ok(bytes)
 }
 
 /// Reads tensors of any format by name, and the metadata.

@@ -6,9 +6,10 @@ use tch::Tensor;
 
 use super::Repair;
 use super::repair::{Moments, layer_moments, with_batch_statistics, with_variance};
-use crate::data::Dataset;
+use crate::data::{Dataset, Splits};
 use crate::error::{Error, Result};
 use crate::network::{Model, Network, Params, check_models};
+use crate::train::positive;
 
 /// Models that are mixed with one treatment of their statistics, on the same samples at every place.
 pub(crate) struct Mixer<'a> {
@@ -21,14 +22,27 @@ pub(crate) struct Mixer<'a> {
 }
 
 impl<'a> Mixer<'a> {
-    /// Checks the models, and the data if the treatment needs them.
-    pub(crate) fn new(
+    /// For a walk over at least `needed` models: all parts of the data are checked, and so many samples of the training
+    /// data, drawn by the seed, set the statistics right.
+    pub(crate) fn for_walk(
         operation: &'static str,
-        models: &'a [Model],
+        (models, needed): (&'a [Model], usize),
         repair: Repair,
-        data: Dataset,
+        (data, samples, seed): (&Splits, usize, u64),
     ) -> Result<Mixer<'a>> {
-        check_models(operation, models, 1)?;
+        check_models(operation, models, needed)?;
+        positive("repair_samples", samples)?;
+        models[0].network.check_splits(data)?;
+        Mixer::over(models, repair, data.train.sample(samples, seed)?)
+    }
+
+    /// For one mixture: checks the models, and the data if the treatment needs them.
+    pub(crate) fn new(models: &'a [Model], repair: Repair, data: &Dataset) -> Result<Mixer<'a>> {
+        check_models("merging", models, 1)?;
+        Mixer::over(models, repair, data.clone())
+    }
+
+    fn over(models: &'a [Model], repair: Repair, data: Dataset) -> Result<Mixer<'a>> {
         let network = &models[0].network;
         let repair = repair.done_to(network);
         if repair != Repair::Off {
@@ -72,6 +86,11 @@ impl<'a> Mixer<'a> {
             other => other,
         })?;
         Ok(Model { network: self.network.clone(), params })
+    }
+
+    /// The samples that set statistics right.
+    pub(crate) fn data(&self) -> &Dataset {
+        &self.data
     }
 
     fn moments(&self) -> Result<&[Vec<Moments>]> {

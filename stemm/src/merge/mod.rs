@@ -50,7 +50,7 @@ pub fn merge(models: &[Model], data: &Dataset) -> Result<Model> {
 /// # Ok::<(), stemm::Error>(())
 /// ```
 pub fn merge_weighted(models: &[Model], weights: &[f64], repair: Repair, data: &Dataset) -> Result<Model> {
-    let mixer = Mixer::new("merging", models, repair, data.clone())?;
+    let mixer = Mixer::new(models, repair, data)?;
     let wrong = |requirement| Error::Setting { setting: "weights", value: format!("{weights:?}"), requirement };
     if weights.len() != models.len() || !weights.iter().all(|weight| weight.is_finite()) {
         return Err(wrong("one finite number for each model"));

@@ -7,7 +7,7 @@
 //! shifts each hidden unit `x` of the merged network so that its mean and standard deviation are those of the networks,
 //! averaged with the weights of the merge: `x ← (x - μ) / σ · Σ w_i σ_i + Σ w_i μ_i`, layer by layer.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::fmt;
 
 use tch::Tensor;
@@ -136,17 +136,15 @@ fn observed(
     let all: RefCell<Vec<Pooled>> = RefCell::default();
     for part in network.batches(data, batch, Order::Sequential)? {
         let (x, _) = part?;
-        let place = Cell::new(0);
-        let observer = |seen: Seen, tensor: &Tensor| -> Result<()> {
-            if seen == wanted {
-                let mut all = all.borrow_mut();
-                if all.len() == place.get() {
-                    all.push(Pooled::default());
-                }
-                all[place.get()].add(tensor)?;
-                place.set(place.get() + 1);
+        let observer = |seen: Seen, place: usize, tensor: &Tensor| -> Result<()> {
+            let mut all = all.borrow_mut();
+            if seen != wanted {
+                return Ok(());
             }
-            Ok(())
+            if all.len() == place {
+                all.push(Pooled::default());
+            }
+            all[place].add(tensor)
         };
         let pass = Pass { batch_statistics, observer: Some(&observer), ..Pass::new(Mode::Eval) };
         let _ = network.run(params, &x, &pass)?; // what is wanted are the statistics

@@ -272,8 +272,8 @@ pub(crate) enum Seen {
     NormInput,
 }
 
-/// Looks at tensors on their way.
-pub(crate) type Observer<'a> = dyn Fn(Seen, &Tensor) -> Result<()> + 'a;
+/// Looks at tensors on their way: what it is, and how many of its kind came before in this pass.
+pub(crate) type Observer<'a> = dyn Fn(Seen, usize, &Tensor) -> Result<()> + 'a;
 
 /// How one forward pass runs.
 pub(crate) struct Pass<'a> {
@@ -292,6 +292,8 @@ pub(crate) struct Pass<'a> {
     pub batch_statistics: bool,
     /// Sees what flows through the layers.
     pub observer: Option<&'a Observer<'a>>,
+    /// Tensors of each kind shown so far.
+    pub shown: Cell<[usize; 2]>,
     /// Dropout masks drawn so far.
     pub masks: Cell<u64>,
 }
@@ -311,6 +313,7 @@ impl<'a> Pass<'a> {
             precision: Kind::Float,
             batch_statistics: mode != Mode::Eval,
             observer: None,
+            shown: Cell::new([0; 2]),
             masks: Cell::new(0),
         }
     }
@@ -338,7 +341,12 @@ impl<'a> Pass<'a> {
 
     /// Shows a tensor to whoever wants to see it.
     pub(crate) fn show(&self, seen: Seen, tensor: &Tensor) -> Result<()> {
-        self.observer.map_or(Ok(()), |observer| observer(seen, tensor))
+        let Some(observer) = self.observer else { return Ok(()) };
+        let mut shown = self.shown.get();
+        let place = shown[seen as usize];
+        shown[seen as usize] += 1;
+        self.shown.set(shown);
+        observer(seen, place, tensor)
     }
 
     /// The tensor in the number format of matrix products.

@@ -233,15 +233,14 @@ impl Network {
         let (own, found): (Vec<&str>, Vec<&str>) =
             (plans.iter().map(|plan| plan.name.as_str()).collect(), params.iter().map(|(name, _)| name).collect());
         if own != found || count != params.tensors().len() {
-            let without = |names: &[&str], others: &[&str]| -> Vec<String> {
-                names.iter().filter(|name| !others.contains(name)).map(ToString::to_string).collect()
-            };
-            let (missing, surplus) = (without(&own, &found), without(&found, &own));
-            if missing.is_empty() && surplus.is_empty() && own.len() == found.len() {
+            let error = Error::tensor_names(&own, &found);
+            if matches!(&error, Error::TensorNames { missing, surplus } if missing.is_empty() && surplus.is_empty())
+                && own.len() == found.len()
+            {
                 let requirement = "in the order of `Network::tensor_shapes`, running statistics apart as buffers";
                 return Err(Error::Setting { setting: "parameters", value: found.join(", "), requirement });
             }
-            return Err(Error::TensorNames { missing, surplus });
+            return Err(error);
         }
         let kind = params.kind();
         for (plan, (_, tensor)) in plans.into_iter().zip(params.iter()) {

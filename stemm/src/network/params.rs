@@ -163,13 +163,9 @@ impl Params {
 
     /// Checks that another set has parameters of the same names and shapes.
     pub(crate) fn check_same(&self, other: &Params) -> Result<()> {
-        let names = |set: &Params| set.names[..set.tensors.len()].to_vec();
-        if !Arc::ptr_eq(&self.names, &other.names) && names(self) != names(other) {
-            let without = |own: &Params, others: &Params| -> Vec<String> {
-                let others = names(others);
-                names(own).into_iter().filter(|name| !others.contains(name)).collect()
-            };
-            return Err(Error::TensorNames { missing: without(self, other), surplus: without(other, self) });
+        let (own, others) = (&self.names[..self.tensors.len()], &other.names[..other.tensors.len()]);
+        if own != others {
+            return Err(Error::tensor_names(own, others));
         }
         for ((tensor, own), other) in self.names.iter().zip(&self.tensors).zip(&other.tensors) {
             if own.size() != other.size() {

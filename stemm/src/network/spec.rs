@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use tch::Tensor;
 
 use super::Network;
 use super::groups::{Axis, Ties};
@@ -95,24 +96,16 @@ impl PermutationSpec {
     /// Checks that parameters have the axes that the groups move.
     pub(crate) fn check(&self, params: &super::Params) -> Result<()> {
         let length = |axis: &Vec<AxisSegment>| axis.iter().map(|segment| segment.units * segment.block).sum::<i64>();
-        let shapes = |all: &[Vec<Vec<AxisSegment>>]| -> Vec<Vec<i64>> {
-            all.iter().map(|axes| axes.iter().map(length).collect()).collect()
-        };
-        let found = |tensors: &[tch::Tensor]| tensors.iter().map(tch::Tensor::size).collect::<Vec<_>>();
-        let sets =
-            [(shapes(&self.axes), found(params.tensors())), (shapes(&self.buffer_axes), found(params.buffers()))];
-        for (expected, found) in sets {
-            let pairs = expected.iter().zip(&found);
-            let differing = pairs.enumerate().find(|(_, (expected, found))| expected != found);
+        for (all, tensors) in [(&self.axes, params.tensors()), (&self.buffer_axes, params.buffers())] {
             // A surplus or missing tensor shows as one of another shape.
-            let place = differing
-                .map(|(place, _)| place)
-                .or((expected.len() != found.len()).then(|| expected.len().min(found.len())));
-            if let Some(place) = place {
-                let shape = |all: &[Vec<i64>]| all.get(place).cloned().unwrap_or_default();
-                let (expected, found) = (shape(&expected), shape(&found));
-                let hint = "give parameters of the network that the permutations belong to";
-                return Err(Error::ShapeMismatch { tensor: format!("tensor {place}"), expected, found, hint });
+            for place in 0..all.len().max(tensors.len()) {
+                let expected: Vec<i64> =
+                    all.get(place).map(|axes| axes.iter().map(length).collect()).unwrap_or_default();
+                let found = tensors.get(place).map(Tensor::size).unwrap_or_default();
+                if expected != found {
+                    let hint = "give parameters of the network that the permutations belong to";
+                    return Err(Error::ShapeMismatch { tensor: format!("tensor {place}"), expected, found, hint });
+                }
             }
         }
         Ok(())

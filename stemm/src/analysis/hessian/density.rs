@@ -101,7 +101,7 @@ impl SpectralDensity {
         }
         let hessian = Hessian::new(model, data, self.weighting)?;
         let mut rng = rng(self.seed, Purpose::Probe);
-        let mut task = self.progress.task("spectral density", self.vectors.saturating_mul(self.steps));
+        let mut task = self.progress.task("spectral density", self.vectors * self.steps);
         let mut products = 0;
         let mut quadratures = Vec::new();
         for _ in 0..self.vectors {

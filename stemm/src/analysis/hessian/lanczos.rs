@@ -130,15 +130,15 @@ impl Lanczos {
                 let settled = least.is_some() && wanted.iter().all(|&index| ritz.residuals[index] <= goal);
                 let complete = found.len() + basis.len() == dimension;
                 let out = products == self.max_products || found.len() + basis.len() >= kept;
-                let exact: Vec<usize> =
+                let taken: Vec<usize> =
                     if complete || basis.exhausted() { (0..ritz.values.len()).collect() } else { wanted };
-                if complete || basis.exhausted() || settled && !exact.is_empty() || out {
+                if complete || basis.exhausted() || settled && !taken.is_empty() || out {
                     converged = complete && (basis.exhausted() || settled);
                     let pair = |index: usize| -> Result<Pair> {
                         let vector = basis.combine(&ritz.weights[index])?;
                         Ok(Pair { value: ritz.values[index], residual: ritz.residuals[index], vector })
                     };
-                    break exact.into_iter().map(pair).collect::<Result<_>>()?;
+                    break taken.into_iter().map(pair).collect::<Result<_>>()?;
                 }
             };
             found.extend(new);
