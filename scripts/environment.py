@@ -11,7 +11,8 @@ HOME = Path(os.environ.get("STEMM_HOME") or ROOT / ".stemm").resolve()
 
 VENV = HOME / "venv"
 PYTHON = VENV / "bin" / "python"
-EVCXR = HOME / "evcxr" / "bin" / "evcxr_jupyter"
+STEMM_KERNEL = HOME / "bin" / "stemm_kernel"
+EVCXR_JUPYTER = HOME / "bin" / "evcxr_jupyter"
 JUPYTER = HOME / "jupyter"  # kernel specification and the signatures of trusted notebooks
 KERNELS = HOME / "kernels"  # one temporary directory a running kernel
 TEMPLATE = KERNELS / "template"  # what each of them is copied from: the crate and its dependencies, compiled

@@ -1,8 +1,50 @@
 """A running kernel and what it answers: for the set-up, the benchmarks and the tests."""
 
+import time
+from dataclasses import dataclass, field
+
 from jupyter_client.manager import KernelManager
 
 LIMIT_S = 3600  # for one cell: the first one compiles the crate with all its dependencies
+
+
+@dataclass
+class Answer:
+    """What a cell did: its result and the displays before it by MIME type, its text, and how it failed if it did."""
+
+    result: dict = field(default_factory=dict)
+    displays: list[dict] = field(default_factory=list)
+    stdout: str = ""
+    stderr: str = ""
+    error_name: str = ""
+    error: str = ""
+    status: str = ""
+    count: int | None = None
+    messages: list[tuple[float, str, dict]] = field(default_factory=list)  # seconds, type, content
+    seconds: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """The result as text."""
+        return self.result.get("text/plain", "")
+
+    @property
+    def trouble(self) -> str:
+        """Whatever a cell that runs through does not say."""
+        return self.error + self.stderr
+
+    def add(self, seconds: float, kind: str, content: dict) -> None:
+        self.messages.append((seconds, kind, content))
+        if kind == "execute_result":
+            self.result = content["data"]
+        elif kind == "display_data":
+            self.displays.append(content["data"])
+        elif kind == "error":
+            self.error_name, self.error = content["ename"], content["evalue"]
+        elif kind == "stream" and content["name"] == "stdout":
+            self.stdout += content["text"]
+        elif kind == "stream":
+            self.stderr += content["text"]
 
 
 class Session:
@@ -25,18 +67,28 @@ class Session:
         """Returns when the kernel answers."""
         self.client.wait_for_ready(timeout=LIMIT_S)
 
-    def run(self, code: str) -> dict:
-        """What a cell shows, by mime type; what it writes to standard error or fails with is under "error"."""
-        shown = {}
+    def run(self, code: str, limit: float = LIMIT_S, **request) -> Answer:
+        """Runs a cell."""
+        return self.collect(self.send(code, **request), limit)
 
-        def hook(message):
-            content = message["content"]
-            if message["msg_type"] == "execute_result":
-                shown.update(content["data"])
-            elif message["msg_type"] == "error":
-                shown["error"] = shown.get("error", "") + content["evalue"]
-            elif message["msg_type"] == "stream" and content["name"] == "stderr":
-                shown["error"] = shown.get("error", "") + content["text"]
+    def send(self, code: str, **request) -> str:
+        """Sends a cell without waiting for it; the request's number."""
+        return self.client.execute(code, **{"allow_stdin": False} | request)
 
-        self.client.execute_interactive(code, timeout=LIMIT_S, allow_stdin=False, output_hook=hook)
-        return shown
+    def collect(self, request: str, limit: float = LIMIT_S) -> Answer:
+        """Waits for what a cell that was sent does; what others do meanwhile is passed over."""
+        answer, start = Answer(), time.monotonic()
+        while True:
+            left = limit - (time.monotonic() - start)
+            message = self.client.get_iopub_msg(timeout=max(left, 0.1))
+            if message["parent_header"].get("msg_id") != request:
+                continue
+            answer.add(time.monotonic() - start, message["msg_type"], message["content"])
+            if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
+                break
+        while True:
+            reply = self.client.get_shell_msg(timeout=LIMIT_S)
+            if reply["parent_header"].get("msg_id") == request:
+                answer.status, answer.count = reply["content"]["status"], reply["content"].get("execution_count")
+                answer.seconds = time.monotonic() - start
+                return answer

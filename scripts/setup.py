@@ -16,12 +16,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from environment import (DATA, EVCXR, EVCXR_CONFIG, HOME, JUPYTER, KERNEL_CARGO, KERNELS, PYTHON, ROOT, TEMPLATE, VENV,
-                         WRAPPER, environment, torch_folder)
-from kernel import copy_template
+from environment import (DATA, EVCXR_CONFIG, EVCXR_JUPYTER, HOME, JUPYTER, KERNEL_CARGO, KERNELS, PYTHON, ROOT,
+                         STEMM_KERNEL, TEMPLATE, VENV, WRAPPER, environment, torch_folder)
 
-EVCXR_VERSION = "0.22.0"
-EVCXR_BUILD = ROOT / "scripts" / "evcxr_build.toml"
+KERNEL_SOURCES = ROOT / "kernel"
 TORCH_VERSION = "2.11.0"  # what tch 0.24 is made for
 # libtorch_cpu.so needs these two CUDA libraries even without a GPU; the whole CUDA set is several times as large.
 CPU_SET = [f"torch=={TORCH_VERSION}", "nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cupti==13.0.85"]
@@ -34,13 +32,15 @@ def main() -> None:
     cuda = os.environ.get("STEMM_CUDA") == "1" or nvidia_answers()
     requirements = ROOT / "scripts" / "requirements.txt"
     with ThreadPoolExecutor() as pool:
-        # evcxr needs nothing of the others, which spend their time on the network and on one core.
-        evcxr = pool.submit(step, "evcxr", f"{EVCXR_VERSION} {digest(EVCXR_BUILD.read_bytes())}", install_evcxr)
+        # The kernels need nothing of the others, which spend their time on the network and on one core.
+        front = pool.submit(step, "front", front_key(), build_front)
         step("python", digest(requirements.read_bytes()), lambda: install_python(requirements))
         step("libtorch", f"{TORCH_VERSION} {'cuda' if cuda else 'cpu'}", lambda: install_libtorch(cuda))
         step("wrapper", f"{TORCH_VERSION} {locked_version('torch-sys')}", build_wrapper)
-        evcxr.result()
-    step("kernel", kernel_key(), build_kernel)
+        front.result()
+    if step("kernel", kernel_key(), build_kernel):
+        # The first kernel takes it over, instead of copying the template.
+        command(STEMM_KERNEL, "--spare", what="Copying the kernel's directory", env=os.environ | {"STEMM_HOME": str(HOME)})
     # The data lie in the checkout, not beside the stamps; verifying them takes a second.
     command(sys.executable, DATA / "fetch.py", "fashion-mnist", what="Fetching Fashion-MNIST")
 
@@ -67,11 +67,12 @@ def nvidia_answers() -> bool:
         return False
 
 
-def step(name: str, key: str, action) -> None:
+def step(name: str, key: str, action) -> bool:
+    """Does what was not done before with the same key; says whether it was done now."""
     stamp = HOME / "stamps" / name
     if stamp.exists() and stamp.read_text() == key:
         say(f"{name}: done before")
-        return
+        return False
     say(f"{name} ...")
     start = time.monotonic()
     stamp.unlink(missing_ok=True)
@@ -79,6 +80,7 @@ def step(name: str, key: str, action) -> None:
     stamp.parent.mkdir(parents=True, exist_ok=True)
     stamp.write_text(key)
     say(f"{name}: {time.monotonic() - start:.0f} s")
+    return True
 
 
 def say(text: str) -> None:
@@ -113,11 +115,27 @@ def install_libtorch(cuda: bool) -> None:
             stderr=None if cuda else subprocess.DEVNULL)
 
 
-def install_evcxr() -> None:
+def front_key() -> str:
+    sources = [path for path in sorted(KERNEL_SOURCES.rglob("*")) if path.is_file() and "target" not in path.parts]
+    return digest(printed_by_rustc("--version").encode(), *(path.read_bytes() for path in sources))
+
+
+def build_front() -> None:
+    """Compiles the programs of both kernels, which share evcxr and rust-analyzer."""
     build = HOME / "build"
-    command("cargo", "install", "--locked", "--force", "evcxr_jupyter", "--version", EVCXR_VERSION, "--config",
-            EVCXR_BUILD, "--root", EVCXR.parent.parent, "--target-dir", build, what="Building evcxr_jupyter", cwd=ROOT)
-    shutil.rmtree(build, ignore_errors=True)
+    arguments = ["--release", "--locked", "--manifest-path", KERNEL_SOURCES / "Cargo.toml", "--target-dir", build]
+    what = "Compiling the kernels"
+    command("cargo", "build", *arguments, "--bin", EVCXR_JUPYTER.name, what=what, cwd=ROOT)
+    # Cells are linked to Rust's standard library dynamically; so is this one, to share standard output with them.
+    libraries = printed_by_rustc("--print", "target-libdir").strip()
+    command("cargo", "rustc", *arguments, "--bin", STEMM_KERNEL.name, "--", "-C", "prefer-dynamic", "-C",
+            f"link-arg=-Wl,-rpath,{libraries}", what=what, cwd=ROOT)
+    STEMM_KERNEL.parent.mkdir(parents=True, exist_ok=True)
+    for program in [STEMM_KERNEL, EVCXR_JUPYTER]:
+        program.unlink(missing_ok=True)  # it may be running
+        shutil.copy(build / "release" / program.name, program)
+    if not os.environ.get("STEMM_KEEP_BUILD"):
+        shutil.rmtree(build, ignore_errors=True)
 
 
 def build_wrapper() -> None:
@@ -149,12 +167,12 @@ def torch_sys_folder() -> Path:
 
 
 def kernel_key() -> str:
-    """Changes with whatever is compiled into the kernel's template, and with how it is copied."""
+    """Changes with whatever is compiled into the kernel's template."""
     crate = ROOT / "stemm"
     sources = [path for part in ["src", "assets"] for path in sorted((crate / part).rglob("*")) if path.is_file()]
     rustc = printed_by_rustc("--version").encode()
-    scripts = [ROOT / "scripts" / name for name in ["setup.py", "kernel.py", "warm_up.py", "session.py"]]
-    files = [ROOT / "Cargo.lock", ROOT / "Cargo.toml", crate / "Cargo.toml", *scripts, *sources]
+    scripts = [ROOT / "scripts" / name for name in ["setup.py", "warm_up.py", "session.py"]]
+    files = [ROOT / "Cargo.lock", ROOT / "Cargo.toml", crate / "Cargo.toml", KERNEL_SOURCES / "Cargo.toml", *scripts, *sources]
     parts = [path.read_bytes() for path in files]
     return digest(str(ROOT).encode(), rustc, *parts)
 
@@ -173,20 +191,34 @@ def build_kernel() -> None:
         f'[target.{host_target()}.tch]\nrustc-link-lib = ["dylib=tch"]\n'
         f'rustc-link-search = [{json.dumps("native=" + str(WRAPPER))}]\n')
     shutil.copy(ROOT / "Cargo.lock", TEMPLATE / "Cargo.lock")
-    specification = JUPYTER / "kernels" / "stemm"
+    make_kernel_cargo()
+    write_specification("stemm", "Rust (stemm)", [STEMM_KERNEL, "{connection_file}"])
+    write_specification("evcxr", "Rust (evcxr)", [STEMM_KERNEL, "--evcxr", "{connection_file}"])
+    crate = json.dumps(str(ROOT / "stemm"))
+    (EVCXR_CONFIG / "evcxr.toml").write_text(f"[dependencies]\nstemm = {{ path = {crate} }}\n")
+    command(PYTHON, ROOT / "scripts" / "warm_up.py", what="Building the kernel", env=environment(), cwd=ROOT)
+
+
+def write_specification(name: str, title: str, arguments: list) -> None:
+    """Tells Jupyter of a kernel. It finds all it needs by absolute paths, whoever starts it and from wherever."""
+    variables = environment()
+    found = ["PATH", "LIBTORCH", "LIBTORCH_LIB", "LIBTORCH_INCLUDE", "LD_LIBRARY_PATH", "RUSTUP_TOOLCHAIN"]
+    specification = JUPYTER / "kernels" / name
     specification.mkdir(parents=True, exist_ok=True)
     (specification / "kernel.json").write_text(json.dumps({
-        "argv": [str(PYTHON), str(ROOT / "scripts" / "kernel.py"), "{connection_file}"],
-        "display_name": "Rust (stemm)",
+        "argv": [str(argument) for argument in arguments],
+        "display_name": title,
         "language": "rust",
         "interrupt_mode": "message",
-        "env": {"STEMM_HOME": str(HOME)},
+        "env": {variable: variables[variable] for variable in found} | {
+            "STEMM_HOME": str(HOME),
+            "EVCXR_CONFIG_DIR": str(EVCXR_CONFIG),
+            "CARGO_HOME": str(KERNEL_CARGO),
+            "RUSTUP_HOME": os.environ.get("RUSTUP_HOME") or str(Path.home() / ".rustup"),
+            # Run in the kernel while nobody waits: it loads libtorch, and leaves nothing behind.
+            "STEMM_KERNEL_WARM_UP": "{ let _ = stemm::device(); }",
+        },
     }, indent=1))
-    make_kernel_cargo()
-    write_evcxr_config(offline=False)
-    command(PYTHON, ROOT / "scripts" / "warm_up.py", what="Building the kernel", env=environment(), cwd=ROOT)
-    write_evcxr_config(offline=True)
-    copy_template(KERNELS / "kernel-spare", kernel_key())  # the first kernel takes it over
 
 
 def dependency_profiles() -> str:
@@ -210,12 +242,6 @@ def make_kernel_cargo() -> None:
                        f'metadata*) exec {shlex.join(metadata)} "$@" ;;\nesac\n'
                        f'exec {shlex.quote(str(cargo))} "$@"\n')
     program.chmod(0o755)
-
-
-def write_evcxr_config(offline: bool) -> None:
-    crate = json.dumps(str(ROOT / "stemm"))
-    (EVCXR_CONFIG / "evcxr.toml").write_text(
-        f"[evcxr]\noffline_mode = {str(offline).lower()}\n[dependencies]\nstemm = {{ path = {crate} }}\n")
 
 
 def host_target() -> str:

@@ -15,17 +15,14 @@ WRONG_CELL = "let y = no_such_function();"
 
 def main() -> None:
     manager = KernelManager(kernel_name="stemm")
-    manager.kernel_spec.argv = [sys.executable, __file__, "{connection_file}"]
+    manager.kernel_spec.env |= {"STEMM_KERNEL_DIRECTORY": str(TEMPLATE)}
     with Session(manager, stdout=subprocess.DEVNULL) as session:
         session.wait()
         answers = [session.run(cell) for cell in FIRST_CELLS]
-        if any("error" in answer or not answer for answer in answers) or "error" not in session.run(WRONG_CELL):
-            sys.exit(f"The kernel does not run its first cells: {answers}")
+        wrong = session.run(WRONG_CELL)
+        if not all(answer.result and not answer.error for answer in answers) or wrong.error_name != "CompilationError":
+            sys.exit(f"The kernel does not run its first cells: {answers}, {wrong}")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        from kernel import launch
-
-        launch(TEMPLATE)
     main()

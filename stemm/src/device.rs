@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use crate::notebook::{Bundle, Show};
 use tch::{Cuda, Device};
 
 /// The device in use and the reason for it; give it wherever a device is asked for.
@@ -31,10 +32,9 @@ impl fmt::Display for DeviceChoice {
     }
 }
 
-impl DeviceChoice {
-    /// Shows the device in the notebook.
-    pub fn evcxr_display(&self) {
-        crate::notebook::show(&[("text/plain", self.to_string())]);
+impl Show for DeviceChoice {
+    fn look(&self) -> Bundle {
+        Bundle::text(format_args!("{self}"))
     }
 }
 

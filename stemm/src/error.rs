@@ -259,6 +259,13 @@ pub enum Error {
         requirement: &'static str,
     },
 
+    /// The user has asked the notebook to stop.
+    #[error("interrupted in {done}; variables of earlier cells are as they were")]
+    Interrupted {
+        /// How far the work had come.
+        done: String,
+    },
+
     // Libraries
     /// The device has no memory left.
     #[error(

@@ -9,6 +9,7 @@ use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::frame::{column, frame};
 use crate::network::{Memory, Mode, Model, Network, Params, Pass};
+use crate::notebook::{Bundle, Show};
 
 /// How good a model is on a data set.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,10 +55,11 @@ impl Evaluation {
             column("accuracy", [self.accuracy]),
         ])
     }
+}
 
-    /// Shows the table in the notebook.
-    pub fn evcxr_display(&self) {
-        crate::notebook::show_frame(&self.frame(), "");
+impl Show for Evaluation {
+    fn look(&self) -> Bundle {
+        Bundle::table(&self.frame(), "")
     }
 }
 

@@ -45,7 +45,7 @@ mod workers;
 pub use device::{DeviceChoice, device};
 pub use error::{Error, Result};
 pub use evaluate::Evaluation;
-pub use notebook::NotebookDisplay;
+pub use notebook::{LazyDisplay, NotebookDisplay, Shown, clear_output, interrupted, show};
 pub use progress::Progress;
 pub use recipe::Recipe;
 
@@ -75,7 +75,9 @@ pub mod prelude {
         LayerNorm, Linear, MaxPool2d, Mode, Model, Network, Params, Relu, Sequence, Tanh,
     };
     pub use crate::train::{Choice, Optimiser, Precision, Schedule, Trainer, Training};
-    pub use crate::{Evaluation, NotebookDisplay, Progress, Recipe, device};
+    pub use crate::{
+        Evaluation, LazyDisplay, NotebookDisplay, Progress, Recipe, Shown, clear_output, device, interrupted, show,
+    };
     pub use polars::prelude::{DataFrame, IntoLazy, col, lit};
     pub use tch::{Device, Kind, Tensor};
 }

@@ -10,6 +10,7 @@ use super::gain::Gain;
 use super::{AssignmentSolver, Permutation, Permutations, Solver};
 use crate::error::Result;
 use crate::network::{Params, PermutationSpec, dot};
+use crate::progress;
 use crate::slice;
 use crate::train::Precision;
 
@@ -167,6 +168,7 @@ impl<'a> Matcher<'a> {
             if group.solved_at.is_some_and(|solved| solved > last_change) {
                 continue;
             }
+            progress::check()?;
             report.solved_groups += 1;
             self.clock += 1;
             self.groups[index].solved_at = Some(self.clock);

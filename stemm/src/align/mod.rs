@@ -23,6 +23,7 @@ use crate::error::{Error, Result};
 use crate::frame::{column, frame};
 use crate::merge::merge;
 use crate::network::{Model, PermutationSpec, check_models};
+use crate::notebook::{Bundle, Show};
 use matcher::Report;
 
 /// A method that aligns models.
@@ -168,11 +169,12 @@ impl Alignment {
             Lines::new(title, "sweep", "sum of inner products").series([Series::new("objective", objective)]).into()
         }
     }
+}
 
-    /// Shows the history in the notebook.
-    pub fn evcxr_display(&self) {
+impl Show for Alignment {
+    fn look(&self) -> Bundle {
         let end = if self.converged { "converged" } else { "stopped at the cap on sweeps" };
         let remark = format!("{}: {} models, {:.1} s, {end}", self.method, self.permutations.len(), self.seconds);
-        crate::notebook::show_frame(&self.frame(), &remark);
+        Bundle::table(&self.frame(), &remark)
     }
 }

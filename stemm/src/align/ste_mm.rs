@@ -148,7 +148,7 @@ impl Aligner for SteMm {
                     follower.optimiser.step(&follower.weights, &gradients, lambda, self.learning_rate)?;
                 }
                 step += 1;
-                task.step(|| format!("epoch {}, loss of the mixtures {:.4}", epoch + 1, tally[0].mean_loss()));
+                task.step(|| format!("epoch {}, loss of the mixtures {:.4}", epoch + 1, tally[0].mean_loss()))?;
             }
             let midpoint = vec![1.0 / models.len() as f64; models.len()];
             let merged = mixture(reference, &followers, &midpoint)?;

@@ -119,8 +119,9 @@ impl WeightMatching {
             let report = matcher.sweep(order)?;
             let objective = target.dot(&matcher.permuted()?)?;
             history.push(Record::sweep(sweep, objective, &report));
-            task.step(|| format!("objective {objective:.4}"));
+            task.step(|| format!("objective {objective:.4}"))?;
             if report.moved_groups == 0 {
+                task.finish();
                 return Ok(true);
             }
         }
@@ -171,8 +172,9 @@ impl WeightMatching {
             // Σ_{i<j} <θ_i, θ_j> = (|Σ θ_i|² - Σ |θ_i|²) / 2
             let objective = (sum.dot(&sum)? - norms) / 2.0;
             history.push(Record::sweep(sweep, objective, &report));
-            task.step(|| format!("objective {objective:.4}"));
+            task.step(|| format!("objective {objective:.4}"))?;
             if optimal.iter().all(|&optimal| optimal) {
+                task.finish();
                 return Ok(true);
             }
         }

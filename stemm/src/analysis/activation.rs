@@ -15,6 +15,7 @@ use crate::frame::{column, frame};
 use crate::merge::{Mixer, REPAIR_SAMPLES, Repair, layer_moments};
 use crate::moments::Covariance;
 use crate::network::{Memory, Mode, Model, Pass, Seen, check_models};
+use crate::notebook::{Bundle, Show};
 use crate::train::within;
 
 /// Correlations between the units of one layer of two models.
@@ -137,14 +138,15 @@ impl UnitCorrelation {
         let title = format!("Correlation of units with their partners, {}", self.layer);
         Lines::new(title, "unit, by rank", "correlation").series(series).into()
     }
+}
 
-    /// Shows the table in the notebook.
-    pub fn evcxr_display(&self) {
+impl Show for UnitCorrelation {
+    fn look(&self) -> Bundle {
         let (aligned, _) = mean_and_error(&self.aligned());
         let (best, _) = mean_and_error(&self.best());
         let remark =
             format!("{}, {}: mean correlation {aligned:.3}; of the best partners {best:.3}", self.label, self.layer);
-        crate::notebook::show_frame(&self.frame(), &remark);
+        Bundle::table(&self.frame(), &remark)
     }
 }
 
@@ -243,10 +245,11 @@ impl Collapse {
         let title = format!("Variance, {}{repair}", self.label);
         Lines::new(title, "position t between two models", "σ relative to the ends").series(series).into()
     }
+}
 
-    /// Shows the table in the notebook.
-    pub fn evcxr_display(&self) {
-        crate::notebook::show_frame(&self.frame(), &format!("{} on {}", self.label, self.data));
+impl Show for Collapse {
+    fn look(&self) -> Bundle {
+        Bundle::table(&self.frame(), &format!("{} on {}", self.label, self.data))
     }
 }
 

@@ -13,6 +13,7 @@ use crate::evaluate::{by_loss, highest, loss_and_accuracy};
 use crate::frame::{column, frame};
 use crate::merge::{Mixer, REPAIR_SAMPLES, Repair};
 use crate::network::Model;
+use crate::notebook::{Bundle, Show};
 use crate::progress::Progress;
 use crate::train::within;
 
@@ -172,7 +173,7 @@ impl Interpolation {
             weights[from] += 1.0 - t;
             weights[to] += t;
             let point = point(&mixer.at(&weights)?, t, data.part(self.part))?;
-            task.step(|| format!("loss {:.4}", point.loss));
+            task.step(|| format!("loss {:.4}", point.loss))?;
             Ok::<Point, Error>(point)
         };
         let ends: Vec<Point> = (0..n).map(|model| place(model, model, 0.0)).collect::<Result<_>>()?;
@@ -295,10 +296,11 @@ impl Barriers {
         let title = format!("Loss between pairs of models: mean and range ({})", self.data);
         Lines::new(title, "position t between two models", "loss (nats)").series(series).into()
     }
+}
 
-    /// Shows the barriers in the notebook.
-    pub fn evcxr_display(&self) {
-        crate::notebook::show_frame(&self.frame(), &format!("{} on {}", self.label, self.data));
+impl Show for Barriers {
+    fn look(&self) -> Bundle {
+        Bundle::table(&self.frame(), &format!("{} on {}", self.label, self.data))
     }
 }
 

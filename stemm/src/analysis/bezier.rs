@@ -100,7 +100,7 @@ impl Bezier {
                 // dφ/dθ_c = 2 t (1-t)
                 optimiser.step(&control, &gradients, c, self.learning_rate)?;
                 step += 1;
-                task.step(|| format!("epoch {}, loss on the curve {:.4}", epoch + 1, tally[0].mean_loss()));
+                task.step(|| format!("epoch {}, loss on the curve {:.4}", epoch + 1, tally[0].mean_loss()))?;
             }
         }
         let control = Model { network: network.clone(), params: control };

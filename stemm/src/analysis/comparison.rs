@@ -12,6 +12,7 @@ use crate::evaluate::loss_and_accuracy;
 use crate::frame::{column, frame, save_csv};
 use crate::merge::{Repair, merge_weighted};
 use crate::network::{Model, check_models};
+use crate::notebook::{Bundle, Show};
 use crate::train::Training;
 
 /// One row of a [`Comparison`].
@@ -96,9 +97,10 @@ impl Comparison {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         save_csv(&self.frame(), path)
     }
+}
 
-    /// Shows the table in the notebook.
-    pub fn evcxr_display(&self) {
-        crate::notebook::show_frame(&self.frame(), "losses in nats");
+impl Show for Comparison {
+    fn look(&self) -> Bundle {
+        Bundle::table(&self.frame(), "losses in nats")
     }
 }

@@ -10,6 +10,7 @@ use crate::chart::{Bars, Chart};
 use crate::error::Result;
 use crate::frame::{column, frame};
 use crate::network::{Model, check_models, dot, squared_distance};
+use crate::notebook::{Bundle, Show};
 
 /// l2 distance and cosine of one tensor of a pair of models.
 #[derive(Clone, Debug, PartialEq)]
@@ -130,10 +131,11 @@ impl Geometry {
         let distance = bars("Distance between models", "mean l2 distance over pairs", |row| row.distance);
         distance.beside(bars("Cosine between models", "mean cosine over pairs", |row| row.cosine))
     }
+}
 
-    /// Shows the table in the notebook.
-    pub fn evcxr_display(&self) {
-        crate::notebook::show_frame(&self.frame(), &self.method);
+impl Show for Geometry {
+    fn look(&self) -> Bundle {
+        Bundle::table(&self.frame(), &self.method)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::evaluate::loss_and_accuracy;
 use crate::frame::{column, frame};
 use crate::network::{Model, check_models};
+use crate::notebook::{Bundle, Show};
 use crate::progress::Progress;
 use crate::rng::{Purpose, rng};
 use crate::train::positive;
@@ -129,10 +130,10 @@ impl MergeGrowth {
                         Ok::<_, crate::Error>((estimate.mean(), estimate.standard_error()))
                     });
                     rows.push(row(&alignment.method, quality, trace.transpose()?));
-                    task.step(|| format!("{} of {n_models}: loss {:.4}", alignment.method, quality.0));
+                    task.step(|| format!("{} of {n_models}: loss {:.4}", alignment.method, quality.0))?;
                 }
                 rows.push(row(ENSEMBLE, ensemble(&subset, &data.test)?, None));
-                task.step(String::new);
+                task.step(String::new)?;
             }
         }
         Ok(Growth { rows })
@@ -205,10 +206,11 @@ impl Growth {
         }
         Series::new(name, points).band(band)
     }
+}
 
-    /// Shows the table in the notebook.
-    pub fn evcxr_display(&self) {
-        crate::notebook::show_frame(&self.frame(), "losses in nats");
+impl Show for Growth {
+    fn look(&self) -> Bundle {
+        Bundle::table(&self.frame(), "losses in nats")
     }
 }
 

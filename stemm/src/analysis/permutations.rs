@@ -11,6 +11,7 @@ use crate::data::Splits;
 use crate::error::{Error, Result};
 use crate::frame::{column, frame};
 use crate::network::{Model, Network, PermutationSpec, check_models};
+use crate::notebook::{Bundle, Show};
 
 /// The permutations of one group of one model.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,10 +91,11 @@ impl Cycles {
         let stay = panel("Units that stay", |row| row.fixed_share);
         stay.beside(panel("Units in the longest cycle", |row| share(row.longest, row.units)))
     }
+}
 
-    /// Shows the table in the notebook.
-    pub fn evcxr_display(&self) {
-        crate::notebook::show_frame(&self.frame(), &self.method);
+impl Show for Cycles {
+    fn look(&self) -> Bundle {
+        Bundle::table(&self.frame(), &self.method)
     }
 }
 
@@ -165,10 +167,11 @@ impl Agreement {
         let title = format!("Agreement of {} and {}", self.methods[0], self.methods[1]);
         by_model(&title, self.rows.iter().map(|row| (row.model, row.share)))
     }
+}
 
-    /// Shows the table in the notebook.
-    pub fn evcxr_display(&self) {
-        crate::notebook::show_frame(&self.frame(), &self.methods.join(" and "));
+impl Show for Agreement {
+    fn look(&self) -> Bundle {
+        Bundle::table(&self.frame(), &self.methods.join(" and "))
     }
 }
 
@@ -284,10 +287,11 @@ impl CycleConsistency {
         let title = format!("Units that come home around a triangle, {}", self.method);
         Lines::new(title, GROUPS, SHARE).series(lines).into()
     }
+}
 
-    /// Shows the table in the notebook.
-    pub fn evcxr_display(&self) {
-        crate::notebook::show_frame(&self.frame(), &self.method);
+impl Show for CycleConsistency {
+    fn look(&self) -> Bundle {
+        Bundle::table(&self.frame(), &self.method)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::evaluate::loss_and_accuracy;
 use crate::frame::{column, frame};
 use crate::merge::{Mixer, REPAIR_SAMPLES, Repair};
 use crate::network::{Model, Params, check_models};
+use crate::notebook::{Bundle, Show};
 use crate::progress::Progress;
 use crate::rng::{Purpose, normal, rng};
 use crate::train::{positive, within};
@@ -224,7 +225,7 @@ impl Plane {
                 let (loss, accuracy) = loss_and_accuracy(network, &own.params, &part)?;
                 landscape.losses.push(loss);
                 landscape.accuracies.push(accuracy);
-                task.step(|| format!("loss {loss:.4}"));
+                task.step(|| format!("loss {loss:.4}"))?;
             }
         }
         landscape.data = (part.name().to_owned(), part.len());
@@ -300,14 +301,12 @@ impl Landscape {
         let plane = Contours::plane(title, x, y, self.axis[0].len(), self.losses.clone());
         plane.marks(self.marks.iter().cloned()).path(self.path.clone()).into()
     }
+}
 
-    /// Shows the table in the notebook.
-    pub fn evcxr_display(&self) {
+impl Show for Landscape {
+    fn look(&self) -> Bundle {
         let (name, samples) = &self.data;
-        crate::notebook::show_frame(
-            &self.frame(),
-            &format!("{} on {samples} of {name}, repair: {}", self.label, self.repair),
-        );
+        Bundle::table(&self.frame(), &format!("{} on {samples} of {name}, repair: {}", self.label, self.repair))
     }
 }
 

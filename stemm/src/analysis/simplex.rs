@@ -13,6 +13,7 @@ use crate::evaluate::{by_loss, ensemble_loss_and_accuracy, loss_and_accuracy};
 use crate::frame::{column, frame};
 use crate::merge::{Mixer, REPAIR_SAMPLES, Repair};
 use crate::network::{Model, Params, check_models};
+use crate::notebook::{Bundle, Show};
 use crate::progress::{Progress, Task};
 use crate::rng::{Purpose, rng};
 use crate::train::within;
@@ -214,7 +215,7 @@ impl Walk<'_> {
     fn mixture(&mut self, weights: Vec<f64>) -> Result<Mixture> {
         let model = self.mixer.at(&weights)?;
         let (loss, accuracy) = loss_and_accuracy(&model.network, &model.params, self.part)?;
-        self.task.step(|| format!("loss {loss:.4}"));
+        self.task.step(|| format!("loss {loss:.4}"))?;
         let ends_loss = weights.iter().zip(&self.ends).map(|(weight, end)| weight * end).sum();
         Ok(Mixture { weights, loss, accuracy, ends_loss })
     }
@@ -267,15 +268,16 @@ impl SimplexLosses {
     pub fn chart(&self) -> Chart {
         self.chart_beside(&[])
     }
+}
 
-    /// Shows the table in the notebook.
-    pub fn evcxr_display(&self) {
+impl Show for SimplexLosses {
+    fn look(&self) -> Bundle {
         let (centre, worst) = (self.centre.above_ends(), self.worst().above_ends());
         let remark = format!(
             "{} on {}, repair: {}; loss above the models': centre {centre:.4}, worst {worst:.4} nats",
             self.label, self.data, self.repair
         );
-        crate::notebook::show_frame(&self.frame(), &remark);
+        Bundle::table(&self.frame(), &remark)
     }
 }
 
@@ -291,10 +293,11 @@ impl Ternary {
         let corners = ["model 0", "model 1", "model 2"].map(str::to_owned);
         Contours::triangle(format!("Loss (nats) between three models, {}", self.label), corners, values).into()
     }
+}
 
-    /// Shows the table in the notebook.
-    pub fn evcxr_display(&self) {
-        crate::notebook::show_frame(&self.frame(), &format!("{} on {}", self.label, self.data));
+impl Show for Ternary {
+    fn look(&self) -> Bundle {
+        Bundle::table(&self.frame(), &format!("{} on {}", self.label, self.data))
     }
 }
 

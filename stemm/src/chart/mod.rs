@@ -31,6 +31,7 @@ use plotters::style::register_font;
 
 use crate::error::{Error, Result};
 use crate::file::write_atomically;
+use crate::notebook::{Bundle, Show};
 
 /// Okabe & Ito's palette (2008), in an order in which neighbours differ most; told apart by colour-blind readers.
 const PALETTE: [RGBColor; 7] = [
@@ -89,35 +90,24 @@ impl Panel {
     }
 }
 
-impl From<Lines> for Chart {
-    fn from(lines: Lines) -> Chart {
-        Chart { panels: vec![Panel::Lines(lines)] }
-    }
+/// Every kind is a chart, and shows itself as one.
+macro_rules! kinds {
+    ($($kind:ident),*) => {
+        $(impl From<$kind> for Chart {
+            fn from(kind: $kind) -> Chart {
+                Chart { panels: vec![Panel::$kind(kind)] }
+            }
+        }
+
+        impl Show for $kind {
+            fn look(&self) -> Bundle {
+                Chart::from(self.clone()).look()
+            }
+        })*
+    };
 }
 
-impl From<Bars> for Chart {
-    fn from(bars: Bars) -> Chart {
-        Chart { panels: vec![Panel::Bars(bars)] }
-    }
-}
-
-impl From<Heatmap> for Chart {
-    fn from(heatmap: Heatmap) -> Chart {
-        Chart { panels: vec![Panel::Heatmap(heatmap)] }
-    }
-}
-
-impl From<Contours> for Chart {
-    fn from(contours: Contours) -> Chart {
-        Chart { panels: vec![Panel::Contours(contours)] }
-    }
-}
-
-impl From<GroupMap> for Chart {
-    fn from(map: GroupMap) -> Chart {
-        Chart { panels: vec![Panel::GroupMap(map)] }
-    }
-}
+kinds!(Lines, Bars, Heatmap, Contours, GroupMap);
 
 impl Chart {
     /// Puts another chart to the right of this one, or below where two are side by side already: a cell shows one result,
@@ -217,16 +207,27 @@ impl Chart {
         });
         titles.map(crate::notebook::title).collect::<Vec<_>>().join(" | ")
     }
+}
 
-    /// Shows the chart in the notebook, as SVG, PNG and text: notebooks that are not trusted show no SVG.
-    pub fn evcxr_display(&self) {
+impl Show for Chart {
+    fn look(&self) -> Bundle {
         match self.svg().and_then(|svg| Ok((svg, self.png()?))) {
-            Ok((svg, png)) => crate::notebook::show(&[
+            // Notebooks that are not trusted show no SVG.
+            Ok((svg, png)) => Bundle::of([
                 ("image/svg+xml", svg),
                 ("image/png", base64::engine::general_purpose::STANDARD.encode(png)),
                 ("text/plain", format!("[chart: {}]", self.titles())),
             ]),
-            Err(error) => eprintln!("{error}"),
+            Err(error) => Bundle::text(format_args!("no chart: {error}")),
+        }
+    }
+}
+
+impl Show for Vec<Chart> {
+    fn look(&self) -> Bundle {
+        match self.as_slice() {
+            [] => Bundle::text(format_args!("no charts")),
+            [first, others @ ..] => others.iter().cloned().fold(first.clone(), Chart::beside).look(),
         }
     }
 }

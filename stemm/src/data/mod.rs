@@ -27,6 +27,7 @@ use rand::seq::SliceRandom;
 use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
+use crate::notebook::{Bundle, Show};
 use crate::rng::{Purpose, rng};
 
 /// Labelled samples on one device, and how a batch of them is prepared: augmented (for training only), then normalised.
@@ -262,11 +263,6 @@ impl Dataset {
         splits::table(&[("all", self)])
     }
 
-    /// Shows name, size, shape and classes in the notebook.
-    pub fn evcxr_display(&self) {
-        crate::notebook::show_frame(&self.frame(), &self.remark());
-    }
-
     /// The named classes of which there are no samples.
     fn absent_classes(&self) -> Result<Vec<&str>> {
         let present: HashSet<i64> = Vec::<i64>::try_from(&self.labels)?.into_iter().collect();
@@ -291,6 +287,12 @@ impl Dataset {
             remark += &format!("; {} files that are no images were passed over", self.skipped_files);
         }
         remark
+    }
+}
+
+impl Show for Dataset {
+    fn look(&self) -> Bundle {
+        Bundle::table(&self.frame(), &self.remark())
     }
 }
 

@@ -3,6 +3,7 @@
 use super::{Augmentation, Dataset};
 use crate::error::{Error, Result};
 use crate::frame::{column, frame};
+use crate::notebook::{Bundle, Show};
 
 /// What a study needs: data to train on, data held back from it to choose by, and data to report on.
 #[derive(Clone, Debug)]
@@ -121,16 +122,17 @@ impl Splits {
         Ok(Splits { train: self.train.take(train)?, held_out, test })
     }
 
-    /// Shows name, size and shape of the parts in the notebook.
-    pub fn evcxr_display(&self) {
-        let (train, test) = (self.train.remark(), self.test.remark());
-        let remark = if train == test { train } else { format!("{train}; test data: {test}") };
-        crate::notebook::show_frame(&self.frame(), &remark);
-    }
-
     /// One row a part: name, samples, classes, shape of a sample.
     pub fn frame(&self) -> polars::prelude::DataFrame {
         table(&[("train", &self.train), ("held_out", &self.held_out), ("test", &self.test)])
+    }
+}
+
+impl Show for Splits {
+    fn look(&self) -> Bundle {
+        let (train, test) = (self.train.remark(), self.test.remark());
+        let remark = if train == test { train } else { format!("{train}; test data: {test}") };
+        Bundle::table(&self.frame(), &remark)
     }
 }
 

@@ -6,6 +6,7 @@ use tch::Tensor;
 use super::Network;
 use crate::data::{Dataset, Order, Splits};
 use crate::error::{Error, Result};
+use crate::progress;
 
 /// Samples a batch, at most, wherever no gradient is needed: enough to keep the cores busy, and small enough for the cache.
 const LARGEST_BATCH: usize = 1_000;
@@ -77,7 +78,8 @@ impl Network {
         Err(Error::ShapeMismatch { tensor: tensor(), expected: expected.to_vec(), found: sample.to_vec(), hint })
     }
 
-    /// The batches of data that fit this network: the one door through which samples come to it.
+    /// The batches of data that fit this network: the one door through which samples come to it, and the place where every
+    /// long work asks whether to stop.
     pub(crate) fn batches<'a>(
         &self,
         data: &'a Dataset,
@@ -85,7 +87,8 @@ impl Network {
         order: Order,
     ) -> Result<impl Iterator<Item = Result<(Tensor, Tensor)>> + use<'a>> {
         self.check_dataset(data)?;
-        data.batches(batch_size, order)
+        let batches = data.batches(batch_size, order)?;
+        Ok(batches.map(|batch| progress::check().and(batch)))
     }
 
     /// Batches in order, as large as memory allows.

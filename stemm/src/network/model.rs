@@ -12,6 +12,7 @@ use super::{Mode, Network, Params};
 use crate::chart::Chart;
 use crate::error::{Error, Result};
 use crate::file::{self, Contents, Metadata, Stored};
+use crate::notebook::{Bundle, Show};
 use state_dict::{Names, is_counter};
 
 /// A [`Network`] and its [`Params`].
@@ -151,10 +152,11 @@ impl Model {
     pub fn chart(&self) -> Chart {
         self.network.chart()
     }
+}
 
-    /// Shows the summary table in the notebook.
-    pub fn evcxr_display(&self) {
-        self.network.evcxr_display();
+impl Show for Model {
+    fn look(&self) -> Bundle {
+        self.network.look()
     }
 }
 

@@ -6,6 +6,7 @@ use super::layer::LayerPlan;
 use super::{AxisSegment, Network, PermutationSpec};
 use crate::chart::{Chart, GroupMap};
 use crate::frame::{column, frame};
+use crate::notebook::{Bundle, Show};
 
 impl Network {
     /// One row a layer: name, type, output shape, trainable values, and the permutation groups of its output.
@@ -51,12 +52,13 @@ impl Network {
             layers.map(|layer| (layer.name, of(&spec.axes()[layer.weight][0]), of(&spec.axes()[layer.weight][1])));
         GroupMap::new("Permutation groups", groups, rows.collect()).into()
     }
+}
 
-    /// Shows the summary table in the notebook.
-    pub fn evcxr_display(&self) {
+impl Show for Network {
+    fn look(&self) -> Bundle {
         let (parameters, _) = self.tensor_plans();
         let values: i64 = parameters.iter().map(|tensor| tensor.shape().iter().product::<i64>()).sum();
         let groups = self.permutation_spec().groups().len();
-        crate::notebook::show_frame(&self.frame(), &format!("{values} parameters, {groups} permutation groups"));
+        Bundle::table(&self.frame(), &format!("{values} parameters, {groups} permutation groups"))
     }
 }

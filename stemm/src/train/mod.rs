@@ -20,6 +20,7 @@ use crate::data::{Order, Splits};
 use crate::error::{Error, Result};
 use crate::evaluate::{Tally, backward, beside, by_loss, losses_and_accuracies};
 use crate::network::{MOMENTUM, Model, Network, Params, Pass};
+use crate::notebook::{Bundle, Show};
 use crate::progress::{Progress, Task};
 use crate::rng::step_seed;
 use checkpoint::{Checkpoint, State};
@@ -135,10 +136,11 @@ impl Training {
     pub fn seconds(&self, model: usize) -> f64 {
         self.history.epochs.iter().filter(|row| row.model == model).map(|row| row.seconds).sum()
     }
+}
 
-    /// Shows the history in the notebook.
-    pub fn evcxr_display(&self) {
-        crate::notebook::show_frame(&self.frame(), &format!("{} models", self.models.len()));
+impl Show for Training {
+    fn look(&self) -> Bundle {
+        Bundle::table(&self.frame(), &format!("{} models", self.models.len()))
     }
 }
 
@@ -179,6 +181,7 @@ impl Trainer {
                 training.history.epochs.extend(state.epochs.into_iter().map(|epoch| Epoch { model, ..epoch }));
             }
         }
+        task.finish();
         Ok(training)
     }
 
@@ -227,9 +230,7 @@ impl Trainer {
     /// Trains models to their end, side by side wherever they are equally far.
     fn train_to_end(&self, network: &Network, data: &Splits, runs: &mut [Run], task: &mut Task) -> Result<()> {
         let steps = data.train.batch_count(self.batch_size);
-        for _ in 0..runs.iter().map(|run| run.state.epochs.len().min(self.epochs) * steps).sum() {
-            task.step(|| "from the checkpoint".into());
-        }
+        task.skip(runs.iter().map(|run| run.state.epochs.len().min(self.epochs) * steps).sum());
         loop {
             let unfinished = |run: &&mut Run| {
                 let epochs = &run.state.epochs;
@@ -274,7 +275,7 @@ impl Trainer {
             learning_rate = self.learning_rate * self.schedule.factor(step, steps, self.epochs);
             optimiser.step(&params, &gradients, 1.0, learning_rate)?;
             for (run, tally) in runs.iter().zip(&tallies) {
-                task.step(|| format!("model {}, epoch {}, loss {:.4}", run.model, epoch + 1, tally.mean_loss()));
+                task.step(|| format!("model {}, epoch {}, loss {:.4}", run.model, epoch + 1, tally.mean_loss()))?;
             }
         }
         let held_out = losses_and_accuracies(network, &params, models, &data.held_out)?;

@@ -16,6 +16,7 @@ use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::frame::{column, frame};
 use crate::network::Model;
+use crate::notebook::{Bundle, Show};
 use crate::progress::Progress;
 use crate::rng::{Purpose, rng};
 use crate::train::within;
@@ -110,12 +111,13 @@ impl SpectralDensity {
             while basis.len() < most && !basis.exhausted() {
                 basis.extend(&hessian)?;
                 products += 1;
-                task.step(String::new);
+                task.step(String::new)?;
             }
             let ritz = basis.ritz()?;
             let weights = ritz.weights.iter().map(|weights| weights[0] * weights[0]);
             quadratures.push(ritz.values.into_iter().zip(weights).collect::<Vec<_>>());
         }
+        task.finish();
         let nodes = || quadratures.iter().flatten().map(|node: &(f64, f64)| node.0);
         let (low, high) = (nodes().fold(f64::INFINITY, f64::min), nodes().fold(f64::NEG_INFINITY, f64::max));
         let sigma = (self.width * (high - low)).max(1e-9);
@@ -179,15 +181,16 @@ impl Density {
     pub fn chart(&self) -> Chart {
         self.chart_beside(&[])
     }
+}
 
-    /// Shows the moments in the notebook.
-    pub fn evcxr_display(&self) {
+impl Show for Density {
+    fn look(&self) -> Bundle {
         let [mean, square] = [1, 2].map(|k| self.moment(k));
         let remark = format!(
             "{} eigenvalues; mean {:.3e} ± {:.1e}, mean square {:.3e} ± {:.1e}; {} products",
             self.dimension, mean.0, mean.1, square.0, square.1, self.products
         );
-        crate::notebook::show_frame(&self.frame(), &remark);
+        Bundle::table(&self.frame(), &remark)
     }
 }
 

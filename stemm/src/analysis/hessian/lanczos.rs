@@ -10,6 +10,7 @@ use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::frame::{column, frame};
 use crate::network::{Model, Params};
+use crate::notebook::{Bundle, Show};
 use crate::progress::{Progress, Task};
 use crate::rng::{Purpose, rng};
 
@@ -91,7 +92,10 @@ impl Lanczos {
             return Err(Error::Setting { setting: "count", value: self.count.to_string(), requirement });
         }
         let mut task = self.progress.task("Hessian eigenvalues", models.len().saturating_mul(self.max_products));
-        models.iter().map(|(name, model)| self.of_model(name, model, data, &mut task)).collect()
+        let found =
+            models.iter().map(|(name, model)| self.of_model(name, model, data, &mut task)).collect::<Result<_>>()?;
+        task.finish();
+        Ok(found)
     }
 
     /// One Krylov space holds each eigenvalue once, however many times it occurs, and misses those that its first vector
@@ -114,7 +118,7 @@ impl Lanczos {
                 let mut order: Vec<usize> = (0..ritz.values.len()).collect();
                 order.sort_by(|&a, &b| ritz.values[b].abs().total_cmp(&ritz.values[a].abs()));
                 let (largest, rest) = (ritz.values[order[0]].abs(), ritz.residuals[order[0]]);
-                task.step(|| format!("largest {:.4}", found.first().map_or(largest, |pair| pair.value.abs())));
+                task.step(|| format!("largest {:.4}", found.first().map_or(largest, |pair| pair.value.abs())))?;
                 let goal = self.relative_error * found.iter().map(|pair| pair.value.abs()).fold(largest, f64::max);
                 // A Ritz value grows towards the largest eigenvalue of its space: it counts once it hardly changes.
                 let known = rest <= goal.max(KNOWN * largest);
@@ -223,15 +227,16 @@ impl Eigenvalues {
     pub fn chart(&self) -> Chart {
         self.chart_beside(&[])
     }
+}
 
-    /// Shows the table in the notebook.
-    pub fn evcxr_display(&self) {
+impl Show for Eigenvalues {
+    fn look(&self) -> Bundle {
         let end = if self.converged {
             "converged"
         } else {
             "stopped before the residuals were small, at `max_products` or the limit of memory"
         };
-        crate::notebook::show_frame(&self.frame(), &format!("{} products, {end}", self.products));
+        Bundle::table(&self.frame(), &format!("{} products, {end}", self.products))
     }
 }
 

@@ -14,6 +14,7 @@ use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::frame::{column, frame};
 use crate::network::{Model, dot};
+use crate::notebook::{Bundle, Show};
 use crate::progress::{Progress, Task};
 use crate::rng::{Purpose, rng};
 
@@ -132,7 +133,9 @@ impl Hutchinson {
         }
         let mut task = self.progress.task("Hessian trace", models.len() * self.vectors.div_ceil(TOGETHER));
         let estimates = models.iter().map(|(name, model)| self.estimate(name, model, data, &mut task));
-        Ok(Traces { estimates: estimates.collect::<Result<_>>()? })
+        let estimates = estimates.collect::<Result<_>>()?;
+        task.finish();
+        Ok(Traces { estimates })
     }
 
     fn estimate(&self, name: &str, model: &Model, data: &Dataset, task: &mut Task) -> Result<TraceEstimate> {
@@ -175,7 +178,7 @@ impl Hutchinson {
             }
             estimate.products += count;
             let (mean, error) = (estimate.mean(), estimate.standard_error());
-            task.step(|| format!("{mean:.4} ± {error:.4}"));
+            task.step(|| format!("{mean:.4} ± {error:.4}"))?;
             if self.relative_error.is_some_and(|goal| error <= goal * mean.abs()) {
                 break;
             }
@@ -208,10 +211,11 @@ impl Traces {
         };
         Bars::new("Sharpness", label, bars).into()
     }
+}
 
-    /// Shows the table in the notebook.
-    pub fn evcxr_display(&self) {
-        crate::notebook::show_frame(&self.frame(), "");
+impl Show for Traces {
+    fn look(&self) -> Bundle {
+        Bundle::table(&self.frame(), "")
     }
 }
 

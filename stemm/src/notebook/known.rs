@@ -1,0 +1,226 @@
+//! The types that have a look of their own in a notebook.
+
+use polars::prelude::{Column, DataFrame, LazyFrame, Series};
+use tch::Tensor;
+
+use super::{Bundle, Show, beginning};
+use crate::align::Alignment;
+use crate::analysis::{
+    Agreement, Barriers, Collapse, Comparison, CycleConsistency, Cycles, Density, Eigenvalues, Geometry, Growth,
+    Landscape, SimplexLosses, Ternary, Traces, UnitCorrelation,
+};
+use crate::chart::{Bars, Chart, Contours, GroupMap, Heatmap, Lines};
+use crate::data::{Dataset, Splits};
+use crate::network::{Model, Network};
+use crate::train::Training;
+use crate::{DeviceChoice, Evaluation};
+
+/// Characters shown of a tensor's values and of a plan.
+const SHOWN_VALUES: usize = 1500;
+/// Values that are shown of a large tensor: so many along each axis, at its beginning.
+const SHOWN_ALONG: i64 = 8;
+/// Tensors of so many values are shown whole.
+const SHOWN_WHOLE: usize = 200;
+
+/// The value as one with a look of its own, if its type has one.
+pub(super) fn known<T: ?Sized>(value: &T) -> Option<&dyn Show> {
+    // SAFETY: the value is of the type that its identity says, and none of the types has a lifetime that could differ.
+    // (`Any` would refuse values that borrow from others, such as `Option<&str>`.)
+    unsafe { by_type(typeid::of::<T>(), std::ptr::from_ref(value).cast()) }
+}
+
+/// # Safety
+/// `value` points to a value of that type, which lives as long as the result.
+unsafe fn by_type<'a>(kind: std::any::TypeId, value: *const ()) -> Option<&'a dyn Show> {
+    macro_rules! any_of {
+        ($($type:ty),* $(,)?) => {
+            $(if kind == std::any::TypeId::of::<$type>() {
+                // SAFETY: by the caller.
+                return Some(unsafe { &*value.cast::<$type>() });
+            })*
+        };
+    }
+    any_of![
+        DataFrame,
+        Series,
+        Column,
+        Tensor,
+        Chart,
+        Vec<Chart>,
+        Lines,
+        Bars,
+        Heatmap,
+        GroupMap,
+        Contours,
+        Dataset,
+        Splits,
+        Network,
+        Model,
+        Vec<Model>,
+        Training,
+        Alignment,
+        Evaluation,
+        DeviceChoice,
+        Agreement,
+        Barriers,
+        Collapse,
+        Comparison,
+        CycleConsistency,
+        Cycles,
+        Density,
+        Eigenvalues,
+        Geometry,
+        Growth,
+        Landscape,
+        SimplexLosses,
+        Ternary,
+        Traces,
+        UnitCorrelation,
+        super::Shown,
+    ];
+    None
+}
+
+impl Show for DataFrame {
+    fn look(&self) -> Bundle {
+        Bundle::table(self, "")
+    }
+}
+
+impl Show for Series {
+    fn look(&self) -> Bundle {
+        Bundle::table(&self.clone().into_frame(), &format!("Series of {}", self.dtype()))
+    }
+}
+
+impl Show for Column {
+    fn look(&self) -> Bundle {
+        Bundle::table(&self.clone().into_frame(), &format!("Column of {}", self.dtype()))
+    }
+}
+
+/// A handle of what has been shown already.
+impl Show for super::Shown {
+    fn look(&self) -> Bundle {
+        Bundle::default()
+    }
+}
+
+impl Show for Vec<Model> {
+    fn look(&self) -> Bundle {
+        match self.as_slice() {
+            [] => Bundle::text(format_args!("no models")),
+            [first, ..] => Bundle::table(&first.network.frame(), &format!("{} models of this network", self.len())),
+        }
+    }
+}
+
+impl Show for Tensor {
+    /// Shape, kind, device, and the values, of which large tensors show the first along each axis.
+    fn look(&self) -> Bundle {
+        if !self.defined() {
+            return Bundle::text(format_args!("Tensor without values"));
+        }
+        let facts = format!("Tensor of shape {:?}, {:?}, {:?}", self.size(), self.kind(), self.device());
+        let is_large = self.numel() > SHOWN_WHOLE;
+        let corner = self.size().iter().enumerate().try_fold(self.detach(), |corner, (axis, &side)| {
+            corner.f_narrow(axis as i64, 0, if is_large { side.min(SHOWN_ALONG) } else { side })
+        });
+        let values =
+            corner.and_then(|corner| corner.f_to_device(tch::Device::Cpu)).and_then(|corner| corner.to_string(100));
+        let head = if is_large { "; the first values along each axis:" } else { ":" };
+        match values {
+            // libtorch ends with a line of its own on kind and shape.
+            Ok(values) => {
+                let values = values.trim_end().rsplit_once('\n').map_or(values.as_str(), |(values, _)| values);
+                Bundle::of([(
+                    "text/plain",
+                    format!("{facts}{head}\n{}", beginning(format_args!("{values}"), SHOWN_VALUES)),
+                )])
+            }
+            Err(_) => Bundle::of([("text/plain", facts)]),
+        }
+    }
+}
+
+/// Shows a lazy frame, which has no debug text, by its plan.
+pub trait LazyDisplay {
+    /// Called by the kernel for the value of a cell's last expression.
+    fn evcxr_display(&self);
+}
+
+impl LazyDisplay for LazyFrame {
+    fn evcxr_display(&self) {
+        let plan = self.describe_plan().unwrap_or_else(|error| error.to_string());
+        let plan = beginning(format_args!("{plan}"), SHOWN_VALUES);
+        Bundle::of([("text/plain", format!("LazyFrame: `.collect()?` computes it. Its plan:\n{plan}"))]).print();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::notebook::NotebookDisplay;
+    use polars::prelude::{IntoColumn, NamedFrom, df};
+
+    fn text(value: &dyn Fn() -> Bundle) -> String {
+        value().get("text/plain").unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn known_types_are_told_from_those_around_them() {
+        let frame = df!["a" => [1]].unwrap();
+        assert!(frame.bundle().get("text/html").is_some_and(|html| html.contains("<table>")));
+        let words = String::from("a");
+        assert_eq!(text(&|| Some(words.as_str()).bundle()), "Some(\"a\")");
+        assert!(Some(frame.clone()).bundle().get("text/html").is_none());
+        let series = Series::new("numbers".into(), [1, 2]);
+        assert!(
+            text(&|| series.bundle()).contains("numbers")
+                && series.clone().into_column().bundle().get("text/html").is_some()
+        );
+    }
+
+    #[test]
+    fn every_type_with_a_look_of_its_own_is_known() {
+        fn sources(folder: &std::path::Path) -> Vec<String> {
+            let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+            entries
+                .flat_map(|path| match path.is_dir() {
+                    true => sources(&path),
+                    false => vec![std::fs::read_to_string(path).unwrap()],
+                })
+                .collect()
+        }
+        let own = include_str!("known.rs");
+        let known = own.split_once("any_of![").unwrap().1.split_once("];").unwrap().0;
+        let all = sources(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+        let types = all.iter().flat_map(|source| source.lines()).filter_map(|line| line.strip_prefix("impl Show for "));
+        let types: Vec<&str> = types.map(|line| line.trim_end_matches(" {")).collect();
+        assert!(types.len() > 30);
+        for kind in types {
+            assert!(known.contains(&format!("{kind},")), "{kind} is missing in the list of known types");
+        }
+    }
+
+    #[test]
+    fn a_tensor_shows_its_shape_and_its_first_values() {
+        let small = text(&|| Tensor::from_slice(&[1.5f32, -2.0]).bundle());
+        assert!(
+            small.starts_with("Tensor of shape [2], Float, Cpu:") && small.contains("1.5") && small.contains("-2"),
+            "{small}"
+        );
+        assert!(!small.contains("CPUFloatType"), "{small}");
+        let large = text(&|| Tensor::arange(10_000, (tch::Kind::Int64, tch::Device::Cpu)).view([100, 100]).bundle());
+        assert!(large.contains("707") && !large.contains("708") && large.len() < 800, "{large}");
+        assert!(text(&|| Tensor::zeros([0, 3], (tch::Kind::Float, tch::Device::Cpu)).bundle()).contains("[0, 3]"));
+        assert!(text(&|| Tensor::new().bundle()).contains("Tensor without values"));
+    }
+
+    #[test]
+    fn long_settings_are_shown_a_line_each() {
+        let shown = text(&|| crate::train::Trainer::default().bundle());
+        assert!(shown.starts_with("Trainer {\n    ") && shown.contains("\n    epochs: "), "{shown}");
+        assert_eq!(text(&|| (1, 2).bundle()), "(1, 2)");
+    }
+}
