@@ -19,6 +19,7 @@ TEMPLATE = KERNELS / "template"  # what each of them is copied from: the crate a
 EVCXR_CONFIG = HOME / "evcxr-config"
 WRAPPER = HOME / "wrapper"  # tch's C++ code as a shared library, for kernels
 KERNEL_CARGO = HOME / "kernel-cargo"  # cargo's home as kernels see it: the user's, but for the program
+TOOLS = HOME / "tools"  # the cargo and rustup that kernels find first
 DATA = ROOT / "data"
 OUT = ROOT / "out"
 

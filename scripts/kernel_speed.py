@@ -12,8 +12,7 @@ from pathlib import Path
 
 from jupyter_client.manager import KernelManager
 
-from environment import EVCXR, environment
-from session import Session
+from session import Session, bare
 
 TO_THE_FIRST_CHART = [
     "use stemm::prelude::*;\ndevice()",
@@ -66,11 +65,7 @@ def measure() -> Speed:
 def measure_bare() -> Speed:
     """evcxr without dependencies: what no set-up can go below."""
     with tempfile.TemporaryDirectory() as folder:
-        manager = KernelManager(kernel_name="stemm")
-        manager.kernel_spec.argv = [str(EVCXR), "--control_file", "{connection_file}"]
-        manager.kernel_spec.env = environment() | {"EVCXR_CONFIG_DIR": folder, "EVCXR_TMPDIR": f"{folder}/kernel"}
-        Path(folder, "kernel").mkdir()
-        return run(manager, BARE, BARE)
+        return run(bare(Path(folder)), BARE, BARE)
 
 
 def run(manager: KernelManager, first: list[str], later: list[str]) -> Speed:
@@ -80,7 +75,7 @@ def run(manager: KernelManager, first: list[str], later: list[str]) -> Speed:
 
         def seconds(cell: str) -> float:
             begin = time.monotonic()
-            if error := session.run(cell).get("error"):
+            if error := session.run(cell).trouble:
                 failures.append(f"{cell}: {error}")
             return time.monotonic() - begin
 

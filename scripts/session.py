@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from jupyter_client.manager import KernelManager
 
@@ -45,6 +46,15 @@ class Answer:
             self.stdout += content["text"]
         elif kind == "stream":
             self.stderr += content["text"]
+
+
+def bare(folder: Path) -> KernelManager:
+    """The kernel without any crate, which compiles in that folder: what no set-up can go below."""
+    manager = KernelManager(kernel_name="stemm")
+    (folder / "kernel").mkdir()
+    own = {"EVCXR_CONFIG_DIR": str(folder), "STEMM_KERNEL_DIRECTORY": str(folder / "kernel"), "STEMM_KERNEL_WARM_UP": "()"}
+    manager.kernel_spec.env = manager.kernel_spec.env | own
+    return manager
 
 
 class Session:

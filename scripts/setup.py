@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from environment import (DATA, EVCXR_CONFIG, EVCXR_JUPYTER, HOME, JUPYTER, KERNEL_CARGO, KERNELS, PYTHON, ROOT,
-                         STEMM_KERNEL, TEMPLATE, VENV, WRAPPER, environment, torch_folder)
+                         STEMM_KERNEL, TEMPLATE, TOOLS, VENV, WRAPPER, environment, torch_folder)
 
 KERNEL_SOURCES = ROOT / "kernel"
 TORCH_VERSION = "2.11.0"  # what tch 0.24 is made for
@@ -191,7 +191,7 @@ def build_kernel() -> None:
         f'[target.{host_target()}.tch]\nrustc-link-lib = ["dylib=tch"]\n'
         f'rustc-link-search = [{json.dumps("native=" + str(WRAPPER))}]\n')
     shutil.copy(ROOT / "Cargo.lock", TEMPLATE / "Cargo.lock")
-    make_kernel_cargo()
+    make_tools()
     write_specification("stemm", "Rust (stemm)", [STEMM_KERNEL, "{connection_file}"])
     write_specification("evcxr", "Rust (evcxr)", [STEMM_KERNEL, "--evcxr", "{connection_file}"])
     crate = json.dumps(str(ROOT / "stemm"))
@@ -202,6 +202,8 @@ def build_kernel() -> None:
 def write_specification(name: str, title: str, arguments: list) -> None:
     """Tells Jupyter of a kernel. It finds all it needs by absolute paths, whoever starts it and from wherever."""
     variables = environment()
+    variables["PATH"] = os.pathsep.join([str(TOOLS), variables["PATH"]])
+    toolchain = Path(printed_by_rustc("--print", "sysroot").strip()) / "bin"
     found = ["PATH", "LIBTORCH", "LIBTORCH_LIB", "LIBTORCH_INCLUDE", "LD_LIBRARY_PATH", "RUSTUP_TOOLCHAIN"]
     specification = JUPYTER / "kernels" / name
     specification.mkdir(parents=True, exist_ok=True)
@@ -214,6 +216,8 @@ def write_specification(name: str, title: str, arguments: list) -> None:
             "STEMM_HOME": str(HOME),
             "EVCXR_CONFIG_DIR": str(EVCXR_CONFIG),
             "CARGO_HOME": str(KERNEL_CARGO),
+            "STEMM_KERNEL_CARGO": str(toolchain / "cargo"),
+            "STEMM_KERNEL_RUSTC": str(toolchain / "rustc"),
             "RUSTUP_HOME": os.environ.get("RUSTUP_HOME") or str(Path.home() / ".rustup"),
             # Run in the kernel while nobody waits: it loads libtorch, and leaves nothing behind.
             "STEMM_KERNEL_WARM_UP": "{ let _ = stemm::device(); }",
@@ -227,21 +231,17 @@ def dependency_profiles() -> str:
     return "".join(section for section in sections if section.startswith("[profile.dev.package"))
 
 
-def make_kernel_cargo() -> None:
-    """Cargo's home with another `cargo`, which rust-analyzer prefers to that on the path; kernels build with the real one."""
+def make_tools() -> None:
+    """The kernel's program under the names of the tools for which it stands in; rust-analyzer looks in cargo's home first."""
+    shutil.rmtree(TOOLS, ignore_errors=True)
     shutil.rmtree(KERNEL_CARGO, ignore_errors=True)
-    program = KERNEL_CARGO / "bin" / "cargo"
-    program.parent.mkdir(parents=True)
+    for folder in [TOOLS, KERNEL_CARGO / "bin"]:
+        folder.mkdir(parents=True)
+        (folder / "cargo").symlink_to(STEMM_KERNEL)
+    (TOOLS / "rustup").symlink_to(STEMM_KERNEL)
     for entry in Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo").iterdir():
         if entry.name != "bin":
             (KERNEL_CARGO / entry.name).symlink_to(entry)
-    cargo = Path(printed_by_rustc("--print", "sysroot").strip()) / "bin" / "cargo"
-    metadata = [str(PYTHON), "-IS", str(ROOT / "scripts" / "metadata.py"), str(cargo)]  # -IS: starts sooner
-    program.write_text("#!/bin/sh\n"
-                       'case "$*" in\n*--no-deps*) ;;\n'
-                       f'metadata*) exec {shlex.join(metadata)} "$@" ;;\nesac\n'
-                       f'exec {shlex.quote(str(cargo))} "$@"\n')
-    program.chmod(0o755)
 
 
 def host_target() -> str:

@@ -162,14 +162,21 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// An empty folder of the test's own.
+    pub fn folder(name: &str) -> PathBuf {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let folder = std::env::temp_dir().join(format!("stemm-kernel-{name}-{}-{number}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
 
     fn kernels() -> PathBuf {
-        use std::sync::atomic::{AtomicU32, Ordering};
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("stemm-kernel-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let kernels = std::env::temp_dir().join(name);
+        let kernels = folder("directory");
         let deps = kernels.join("template/target/x86/debug/deps");
         fs::create_dir_all(&deps).unwrap();
         fs::create_dir_all(kernels.join("template/src")).unwrap();

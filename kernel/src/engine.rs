@@ -64,6 +64,8 @@ pub struct Engine {
     links: Links,
     flush: Flush,
     count: usize,
+    /// Variables that ended with their process, and the number of the cell in which it ended.
+    lost: HashMap<String, usize>,
 }
 
 impl Engine {
@@ -73,7 +75,7 @@ impl Engine {
         links.current.set_process(context.process_handle());
         let flush = pump::start(links.current.clone(), outputs.stdout, outputs.stderr);
         Note::Ready.leave();
-        let mut engine = Engine { context, links, flush, count: 0 };
+        let mut engine = Engine { context, links, flush, count: 0, lost: HashMap::new() };
         engine.context.execute(":load_config --quiet")?;
         Ok(engine)
     }
@@ -177,6 +179,7 @@ impl Engine {
     /// Runs code as a cell: what it shows last, or what went wrong.
     fn run_code(&mut self, request: &JupyterMessage, code: &str, may_ask: bool) -> Result<EvalOutputs, ErrorOutput> {
         self.links.current.begin(request);
+        let variables: Vec<String> = self.context.variables_and_types().map(|(name, _)| name.to_owned()).collect();
         // evcxr's own command forgets to forget the variables.
         let (code, is_restart) = without_command(code, ":restart");
         if is_restart {
@@ -199,7 +202,13 @@ impl Engine {
             let _ = is_done.recv_timeout(FLUSH_LIMIT);
         }
         let cell = self.links.current.end();
-        match failure(&cell, &result, &code, || self.context.last_source().unwrap_or_default()) {
+        if is_restart || matches!(result, Err(Error::SubprocessTerminated(_))) {
+            self.lost.extend(variables.into_iter().map(|name| (name, self.count)));
+        }
+        for (name, _) in self.context.variables_and_types() {
+            self.lost.remove(name);
+        }
+        match failure(&cell, &result, &code, &self.lost, || self.context.last_source().unwrap_or_default()) {
             Some(error) => Err(error),
             None => Ok(result.unwrap_or_default()),
         }

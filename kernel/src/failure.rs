@@ -1,5 +1,7 @@
 //! What went wrong in a cell, in the words and lines of the cell: evcxr calls a panic and an early `?` a success.
 
+use std::collections::HashMap;
+
 use evcxr::{CompilationError, Error, EvalOutputs};
 use jupyter_protocol::ErrorOutput;
 
@@ -12,11 +14,13 @@ const LOST: &str = "all variables are lost; imports, functions and types are kep
 /// Nothing has happened.
 const NOT_RUN: &str = "interrupted before it ran; all variables are as they were";
 
-/// The failure of an execution, if it failed. `generated` gives the file that evcxr last compiled.
+/// The failure of an execution, if it failed. `lost` are the variables that ended with their process, and in which cell;
+/// `generated` gives the file that evcxr last compiled.
 pub fn failure(
     cell: &Cell,
     result: &Result<EvalOutputs, Error>,
     code: &str,
+    lost: &HashMap<String, usize>,
     generated: impl FnOnce() -> String,
 ) -> Option<ErrorOutput> {
     let interrupted = cell.is_interrupted();
@@ -44,7 +48,7 @@ pub fn failure(
         _ if interrupted && !cell.is_running => simple(named("Interrupted"), NOT_RUN.to_owned()),
         (Err(Error::CompilationErrors(errors)), _) => {
             let first = errors.first().map_or_else(String::new, CompilationError::message);
-            let traceback = errors.iter().map(|error| explained(error, code)).collect();
+            let traceback = errors.iter().map(|error| explained(error, code) + &loss(error, lost)).collect();
             Some(ErrorOutput { ename: "CompilationError".into(), evalue: first, traceback })
         }
         (Err(other), _) => simple("Error".into(), other.to_string()),
@@ -110,6 +114,17 @@ fn explained(error: &CompilationError, code: &str) -> String {
         text += &format!("\n     = help: {help}");
     }
     text + &error.evcxr_extra_hint().map_or_else(String::new, |hint| format!("\n     = note: {hint}"))
+}
+
+/// Why a name is not found that an earlier cell has given.
+fn loss(error: &CompilationError, lost: &HashMap<String, usize>) -> String {
+    let message = error.message();
+    let name = message.strip_prefix("cannot find value `").and_then(|rest| rest.split('`').next()).unwrap_or_default();
+    lost.get(name).map_or_else(String::new, |cell| {
+        format!(
+            "\n     = note: `{name}` was lost when its process ended in cell [{cell}]; run the cell that makes it again"
+        )
+    })
 }
 
 /// Red where colours are shown; every theme has a readable red, and it is bold for those who see none.

@@ -56,6 +56,7 @@ async fn run(connection: &ConnectionInfo) -> Result<()> {
     let (shell, replies) = unbounded_channel();
     let (questions, asked) = unbounded_channel();
     let current = Arc::new(Current::new(iopub.clone()));
+    crate::log::watch(current.clone())?;
     let links = Links { current, memory: Arc::default(), iopub, shell, questions };
 
     tokio::spawn(async move { while heartbeat.single_heartbeat().await.is_ok() {} });

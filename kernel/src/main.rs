@@ -12,11 +12,13 @@ mod directory;
 mod engine;
 mod failure;
 mod front;
+mod log;
 mod memory;
 mod process;
 mod pump;
 mod records;
 mod relay;
+mod tools;
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
@@ -30,9 +32,10 @@ const USAGE: &str = "usage: stemm_kernel CONNECTION_FILE
        stemm_kernel --spare                   prepares the directory of a kernel to come
 STEMM_HOME names the folder of the set-up.";
 /// Names the directory of the kernel, instead of one of its own from the set-up.
-const DIRECTORY: &str = "STEMM_KERNEL_DIRECTORY";
+pub const DIRECTORY: &str = "STEMM_KERNEL_DIRECTORY";
 
 fn main() {
+    tools::run_if_asked();
     if std::env::var_os(records::IS_RUNTIME).is_some() {
         if std::env::var_os(records::INNER).is_none() {
             relay::run();
@@ -72,6 +75,7 @@ fn run(connection_file: &Path) -> Result<()> {
     // SAFETY: no other thread runs yet.
     unsafe {
         std::env::set_var("EVCXR_TMPDIR", &directory);
+        std::env::set_var(DIRECTORY, &directory);
         std::env::set_var(records::NOTES, &directory);
     }
     records::Note::Ready.clear();
@@ -84,7 +88,8 @@ fn run_evcxr(connection_file: Option<OsString>) -> Result<()> {
     let connection_file = connection_file.ok_or(USAGE)?;
     let program = std::env::current_exe()?.with_file_name("evcxr_jupyter");
     let mut command = Command::new(program);
-    command.arg("--control_file").arg(connection_file).env("EVCXR_TMPDIR", directory()?);
+    let directory = directory()?;
+    command.arg("--control_file").arg(connection_file).env("EVCXR_TMPDIR", &directory).env(DIRECTORY, &directory);
     Err(command.exec().into())
 }
 

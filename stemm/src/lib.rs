@@ -74,7 +74,7 @@ pub mod prelude {
         AdaptiveAvgPool2d, Add, AvgPool2d, BatchNorm, Concat, Conv2d, Dropout, Flatten, Gelu, GroupNorm, Layer,
         LayerNorm, Linear, MaxPool2d, Mode, Model, Network, Params, Relu, Sequence, Tanh,
     };
-    pub use crate::train::{Choice, Optimiser, Precision, Schedule, Trainer, Training};
+    pub use crate::train::{Choice, Optimiser, Precision, Schedule, Trainer, Training, TrainingRun};
     pub use crate::{
         Evaluation, LazyDisplay, NotebookDisplay, Progress, Recipe, Shown, clear_output, device, interrupted, show,
     };

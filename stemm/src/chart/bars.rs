@@ -46,7 +46,7 @@ impl Bars {
         }
     }
 
-    pub(super) fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Result<()> {
+    pub(super) fn draw(&self, area: &Area<'_>) -> Result<()> {
         let (width, height) = (area.dim_in_pixel().0 as i32, area.dim_in_pixel().1 as i32);
         write_title(area, &self.title, width)?;
         let y = self.y_axis();
@@ -82,9 +82,9 @@ impl Bars {
     }
 
     /// A bar with its standard error and its value, where that is narrow enough.
-    fn draw_bar<DB: DrawingBackend>(
+    fn draw_bar(
         &self,
-        plot: &Plot<DB>,
+        plot: &Plot<'_, '_>,
         x: f64,
         (value, error): (f64, f64),
         slot: i32,

@@ -126,7 +126,7 @@ impl Contours {
         }
     }
 
-    pub(super) fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Result<()> {
+    pub(super) fn draw(&self, area: &Area<'_>) -> Result<()> {
         let width = area.dim_in_pixel().0 as i32;
         write_title(area, &self.title, width)?;
         let (x, y) = (Axis::between(self.x.0, self.x.1), Axis::between(self.y.0, self.y.1));
@@ -154,7 +154,7 @@ impl Contours {
 
     /// The field in the middle of its area. Both axes have one scale, so that distances on the page are distances in the
     /// space, unless one would be too short to be seen.
-    fn field<DB: DrawingBackend>(&self, area: &Area<DB>, y: &Axis) -> Field {
+    fn field(&self, area: &Area<'_>, y: &Axis) -> Field {
         let (width, height) = (area.dim_in_pixel().0 as i32, area.dim_in_pixel().1 as i32);
         let below = if self.axes.is_some() { BELOW } else { 20 };
         let free_height = height - TOP - below;
@@ -297,7 +297,7 @@ impl Levels {
     }
 
     /// The bar of colours right of a field, with its levels; below it the ground of what is not finite, if there is any.
-    fn draw_bar<DB: DrawingBackend>(&self, area: &Area<DB>, field: &Field, not_finite: bool) -> Result<()> {
+    fn draw_bar(&self, area: &Area<'_>, field: &Field, not_finite: bool) -> Result<()> {
         let x = field.right + 18;
         // As high as its labels need, however flat the field is.
         let height = field.height().max(130);

@@ -75,7 +75,7 @@ impl GroupMap {
         Columns { left, width: column, shown, lines: (number + column - 1) / column }
     }
 
-    pub(super) fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Result<()> {
+    pub(super) fn draw(&self, area: &Area<'_>) -> Result<()> {
         let (width, height) = (area.dim_in_pixel().0 as i32, area.dim_in_pixel().1 as i32);
         write_title(area, &self.title, width)?;
         draw_legend(area)?;
@@ -123,7 +123,7 @@ fn first_row(lines: i32) -> i32 {
     TOP + LEGEND + LINE * lines
 }
 
-fn draw_legend<DB: DrawingBackend>(area: &Area<DB>) -> Result<()> {
+fn draw_legend(area: &Area<'_>) -> Result<()> {
     let (x, y) = (area.dim_in_pixel().0 as i32 / 2 - 150, TOP + 6);
     area.draw(&Rectangle::new([(x - 6, y - 6), (x + 6, y + 6)], INK.filled())).map_err(drawn)?;
     write(area, "writes the units".to_owned(), (x + 14, y), (HPos::Left, VPos::Center))?;

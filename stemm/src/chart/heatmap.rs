@@ -62,7 +62,7 @@ impl Heatmap {
         }
     }
 
-    pub(super) fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Result<()> {
+    pub(super) fn draw(&self, area: &Area<'_>) -> Result<()> {
         let (width, height) = (area.dim_in_pixel().0 as i32, area.dim_in_pixel().1 as i32);
         write_title(area, &self.title, width)?;
         let n = self.names.len() as i32;
@@ -108,9 +108,9 @@ impl Heatmap {
         if values().any(|value| value < 0.0) { (low, high) } else { (0.0, high) }
     }
 
-    fn draw_cell<DB: DrawingBackend>(
+    fn draw_cell(
         &self,
-        area: &Area<DB>,
+        area: &Area<'_>,
         (x, y): (i32, i32),
         side: i32,
         value: Option<f64>,
@@ -139,8 +139,8 @@ impl Heatmap {
 }
 
 /// The colour bar, from the highest value at the top to the lowest.
-fn draw_bar<DB: DrawingBackend>(
-    area: &Area<DB>,
+fn draw_bar(
+    area: &Area<'_>,
     (x, top): (i32, i32),
     height: i32,
     (low, high): (f64, f64),

@@ -27,7 +27,7 @@ pub(super) fn widest<T: AsRef<str>>(texts: impl IntoIterator<Item = T>, size: u3
 }
 
 /// The text, cut in its middle where it is wider than `room` pixels: names often differ at their ends.
-pub(super) fn fitted(text: &str, size: u32, room: i32) -> String {
+pub(crate) fn fitted(text: &str, size: u32, room: i32) -> String {
     // Control characters and these two may not occur in XML.
     let printable = |c: char| if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') { ' ' } else { c };
     let characters: Vec<char> = text.chars().map(printable).collect();
@@ -55,8 +55,8 @@ pub(super) fn fitted(text: &str, size: u32, room: i32) -> String {
 }
 
 /// Text in the chart's ink, at a place by its anchor.
-pub(super) fn write<DB: DrawingBackend>(
-    area: &Area<DB>,
+pub(super) fn write(
+    area: &Area<'_>,
     text: String,
     at: (i32, i32),
     (horizontal, vertical): (HPos, VPos),
@@ -66,8 +66,8 @@ pub(super) fn write<DB: DrawingBackend>(
 }
 
 /// Text from below to above, at a place by its anchor along and across the line.
-pub(super) fn write_upwards<DB: DrawingBackend>(
-    area: &Area<DB>,
+pub(super) fn write_upwards(
+    area: &Area<'_>,
     text: String,
     at: (i32, i32),
     (along, across): (HPos, VPos),
@@ -77,7 +77,7 @@ pub(super) fn write_upwards<DB: DrawingBackend>(
 }
 
 /// The title, above the middle of the first `width` pixels of an area.
-pub(super) fn write_title<DB: DrawingBackend>(area: &Area<DB>, title: &str, width: i32) -> Result<()> {
+pub(super) fn write_title(area: &Area<'_>, title: &str, width: i32) -> Result<()> {
     let room = width - 20;
     let fits = |size: &u32| fitted(title, *size, room).chars().count() == title.chars().count();
     let size = (SMALLEST_TITLE..=TITLE).rev().find(fits).unwrap_or(SMALLEST_TITLE);
@@ -86,7 +86,7 @@ pub(super) fn write_title<DB: DrawingBackend>(area: &Area<DB>, title: &str, widt
 }
 
 /// Says what the ground of values that are not finite means, below a bar of colours.
-pub(super) fn explain_not_finite<DB: DrawingBackend>(area: &Area<DB>, (x, y): (i32, i32)) -> Result<()> {
+pub(super) fn explain_not_finite(area: &Area<'_>, (x, y): (i32, i32)) -> Result<()> {
     area.draw(&Rectangle::new([(x, y - 8), (x + 16, y + 8)], NOT_FINITE.filled())).map_err(drawn)?;
     write(area, "NaN, inf".to_owned(), (x + 22, y), (HPos::Left, VPos::Center))
 }

@@ -106,7 +106,7 @@ impl Lines {
         &self.title
     }
 
-    pub(super) fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Result<()> {
+    pub(super) fn draw(&self, area: &Area<'_>) -> Result<()> {
         let (width, height) = (area.dim_in_pixel().0 as i32, area.dim_in_pixel().1 as i32);
         let legend = self.legend_width(width);
         write_title(area, &self.title, width - legend)?;
@@ -148,7 +148,7 @@ impl Lines {
     }
 
     /// The shades of a line: one for each run of points that have one.
-    fn draw_bands<DB: DrawingBackend>(&self, plot: &Plot<DB>, index: usize) -> Result<()> {
+    fn draw_bands(&self, plot: &Plot<'_, '_>, index: usize) -> Result<()> {
         let series = &self.series[index];
         let stroke = self.stroke(index);
         // On a logarithmic axis a range that ends at or below 0 reaches down to the edge.
@@ -178,7 +178,7 @@ impl Lines {
     }
 
     /// The legend from `left` to the right edge; what does not fit is counted in its last line.
-    fn draw_legend<DB: DrawingBackend>(&self, area: &Area<DB>, left: i32, height: i32) -> Result<()> {
+    fn draw_legend(&self, area: &Area<'_>, left: i32, height: i32) -> Result<()> {
         let width = area.dim_in_pixel().0 as i32 - left;
         if width == 0 {
             return Ok(());

@@ -24,8 +24,8 @@ pub(super) struct Mark<'a> {
 
 /// Draws dots at the places within the field, and their names on pale plates within bounds; a name that finds no room among
 /// the others is left out.
-pub(super) fn draw<'a, DB: DrawingBackend>(
-    plot: &Plot<DB>,
+pub(super) fn draw<'a>(
+    plot: &Plot<'_, '_>,
     bounds: &Field,
     marks: impl Iterator<Item = Mark<'a>>,
     color: RGBColor,

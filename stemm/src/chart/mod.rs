@@ -3,7 +3,9 @@
 
 mod axis;
 mod bars;
+mod canvas;
 mod contours;
+mod drawing;
 mod group_map;
 mod heatmap;
 mod label;
@@ -14,24 +16,25 @@ mod plot;
 mod properties;
 
 pub use bars::Bars;
+pub use canvas::{Area, Canvas, CanvasError};
 pub use contours::Contours;
+pub use drawing::Drawing;
 pub use group_map::GroupMap;
 pub use heatmap::Heatmap;
+pub(crate) use label::fitted;
 pub use lines::{Lines, Series};
 
 use std::path::Path;
 use std::sync::Once;
 
-use base64::Engine;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder};
-use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::register_font;
 
 use crate::error::{Error, Result};
 use crate::file::write_atomically;
-use crate::notebook::{Bundle, Show};
+use crate::notebook::{Bundle, Show, escape};
 
 /// Okabe & Ito's palette (2008), in an order in which neighbours differ most; told apart by colour-blind readers.
 const PALETTE: [RGBColor; 7] = [
@@ -43,17 +46,21 @@ const PALETTE: [RGBColor; 7] = [
     RGBColor(86, 180, 233),
     RGBColor(0, 0, 0),
 ];
-const INK: RGBColor = RGBColor(34, 34, 34);
+pub(crate) const INK: RGBColor = RGBColor(34, 34, 34);
 const GRID: RGBColor = RGBColor(225, 225, 225);
 /// The ground of what is not finite: as striking as a warning, and in no map of colours.
 const NOT_FINITE: RGBColor = RGBColor(255, 176, 0);
 const FONT: &str = "sans-serif";
-const TEXT: u32 = 15;
+pub(crate) const TEXT: u32 = 15;
 const TITLE: u32 = 18;
 
-type Area<DB> = DrawingArea<DB, Shift>;
 /// Panels of a chart, at most: its PNG is drawn in memory.
 const MOST_PANELS: usize = 60;
+/// Pixels that a notebook's page is wide.
+const WIDTH: u32 = 760;
+/// Pixels along a side of a picture, at least, and in all of it, at most: it is drawn in memory.
+const SMALLEST: u32 = 50;
+const MOST_PIXELS: u64 = 50_000_000;
 
 /// A drawing of a result: shows itself in a notebook, saves itself as SVG or PNG.
 ///
@@ -67,6 +74,10 @@ const MOST_PANELS: usize = 60;
 #[derive(Clone, Debug)]
 pub struct Chart {
     panels: Vec<Panel>,
+    /// Panels side by side, at most.
+    columns: usize,
+    /// Width and height in pixels, where they were asked for.
+    size: Option<(u32, u32)>,
 }
 
 #[derive(Clone, Debug)]
@@ -76,16 +87,18 @@ enum Panel {
     Heatmap(Heatmap),
     GroupMap(GroupMap),
     Contours(Contours),
+    Drawing(Drawing),
 }
 
 impl Panel {
-    fn draw<DB: DrawingBackend>(&self, area: &Area<DB>) -> Result<()> {
+    fn draw(&self, area: &Area<'_>) -> Result<()> {
         match self {
             Panel::Lines(lines) => lines.draw(area),
             Panel::Bars(bars) => bars.draw(area),
             Panel::Heatmap(heatmap) => heatmap.draw(area),
             Panel::GroupMap(map) => map.draw(area),
             Panel::Contours(contours) => contours.draw(area),
+            Panel::Drawing(drawing) => drawing.draw(area),
         }
     }
 }
@@ -95,7 +108,7 @@ macro_rules! kinds {
     ($($kind:ident),*) => {
         $(impl From<$kind> for Chart {
             fn from(kind: $kind) -> Chart {
-                Chart { panels: vec![Panel::$kind(kind)] }
+                Chart::of(Panel::$kind(kind))
             }
         }
 
@@ -107,28 +120,67 @@ macro_rules! kinds {
     };
 }
 
-kinds!(Lines, Bars, Heatmap, Contours, GroupMap);
+kinds!(Lines, Bars, Heatmap, Contours, GroupMap, Drawing);
 
 impl Chart {
-    /// Puts another chart to the right of this one, or below where two are side by side already: a cell shows one result,
-    /// so several charts must be one.
+    fn of(panel: Panel) -> Chart {
+        Chart { panels: vec![panel], columns: 2, size: None }
+    }
+
+    /// A drawing of your own, with anything that plotters draws; width and height are in pixels.
+    ///
+    /// ```
+    /// use stemm::plotters::prelude::*;
+    /// use stemm::prelude::*;
+    /// let chart = Chart::draw((640, 480), |area| {
+    ///     let mut chart = ChartBuilder::on(area).margin(20).build_cartesian_2d(0.0..10.0, 0.0..100.0)?;
+    ///     chart.draw_series(LineSeries::new((0..=10).map(|x| (x as f64, (x * x) as f64)), &RED))?;
+    ///     Ok(())
+    /// });
+    /// assert!(chart.svg()?.contains("polyline"));
+    /// # Ok::<(), stemm::Error>(())
+    /// ```
+    pub fn draw(
+        size: (u32, u32),
+        draw: impl Fn(&Area<'_>) -> std::result::Result<(), Box<dyn std::error::Error>> + Send + Sync + 'static,
+    ) -> Chart {
+        Chart { size: Some(size), ..Chart::of(Panel::Drawing(Drawing::new(size, draw))) }
+    }
+
+    /// Puts another chart to the right of this one, or below where a row is full: two charts, unless [`Chart::columns`] says
+    /// otherwise.
     pub fn beside(mut self, other: Chart) -> Chart {
         self.panels.extend(other.panels);
+        self.size = None;
         self
     }
 
-    /// Rows and columns: more than two panels side by side would not fit into a notebook's width.
-    fn grid(&self) -> (usize, usize) {
-        let columns = self.panels.len().min(2);
-        (self.panels.len().div_ceil(2), columns)
+    /// Puts so many charts side by side, at most.
+    pub fn columns(mut self, columns: usize) -> Chart {
+        self.columns = columns;
+        self
     }
 
-    /// Width and height in pixels: one panel fills a notebook's width, two share it.
+    /// Sets width and height in pixels; by default a chart is as wide as a notebook.
+    pub fn sized(mut self, width: u32, height: u32) -> Chart {
+        self.size = Some((width, height));
+        self
+    }
+
+    /// Rows and columns.
+    fn grid(&self) -> (usize, usize) {
+        let columns = self.panels.len().min(self.columns).max(1);
+        (self.panels.len().div_ceil(columns), columns)
+    }
+
+    /// Width and height in pixels: one panel fills a notebook's width, several share it.
     fn size(&self) -> (u32, u32) {
-        match self.panels.as_slice() {
-            [Panel::GroupMap(map)] => (760, map.height(760)),
-            [_] => (760, 400),
-            _ => (760, 320 * self.grid().0 as u32),
+        match (self.size, self.panels.as_slice()) {
+            (Some(size), _) => size,
+            (None, [Panel::GroupMap(map)]) => (WIDTH, map.height(WIDTH)),
+            (None, [Panel::Drawing(drawing)]) => drawing.size,
+            (None, [_]) => (WIDTH, 400),
+            (None, _) => (WIDTH, 320 * self.grid().0 as u32),
         }
     }
 
@@ -136,16 +188,25 @@ impl Chart {
         if self.panels.len() > MOST_PANELS {
             return refused("panels", self.panels.len(), "at most 60: show the others in another cell");
         }
+        let (width, height) = self.size();
+        if width.min(height) < SMALLEST || u64::from(width) * u64::from(height) > MOST_PIXELS {
+            return refused("size", format!("({width}, {height})"), "at least 50 pixels along each side and at most 50 million");
+        }
+        if self.columns == 0 {
+            return refused("columns", 0, "at least 1");
+        }
         self.panels.iter().try_for_each(|panel| match panel {
             Panel::Lines(_) => Ok(()),
             Panel::Bars(bars) => bars.check(),
             Panel::Heatmap(heatmap) => heatmap.check(),
             Panel::GroupMap(map) => map.check(),
             Panel::Contours(contours) => contours.check(),
+            Panel::Drawing(_) => Ok(()),
         })
     }
 
-    fn draw<DB: DrawingBackend>(&self, root: &Area<DB>) -> Result<()> {
+    fn paint(&self, root: &Area<'_>) -> Result<()> {
+        register_fonts();
         root.fill(&WHITE).map_err(drawn)?;
         for (panel, area) in self.panels.iter().zip(root.split_evenly(self.grid())) {
             panel.draw(&area)?;
@@ -161,8 +222,10 @@ impl Chart {
     pub fn svg(&self) -> Result<String> {
         self.check()?;
         let mut svg = String::new();
-        self.draw(&SVGBackend::with_string(&mut svg, self.size()).into_drawing_area())?;
-        Ok(svg)
+        self.paint(&Canvas::Svg(SVGBackend::with_string(&mut svg, self.size())).into_drawing_area())?;
+        // What a screen reader says of the picture.
+        let label = format!("<svg role=\"img\" aria-label=\"{}\" ", escape(&fitted(&self.titles(), TEXT, 4 * WIDTH as i32)).replace('"', "&quot;"));
+        Ok(svg.replacen("<svg ", &label, 1))
     }
 
     /// The chart as a PNG file's bytes.
@@ -171,14 +234,7 @@ impl Chart {
     /// As [`Chart::svg`].
     pub fn png(&self) -> Result<Vec<u8>> {
         self.check()?;
-        let (width, height) = self.size();
-        let mut pixels = vec![0; 3 * (width * height) as usize];
-        self.draw(&BitMapBackend::with_buffer(&mut pixels, (width, height)).into_drawing_area())?;
-        let mut bytes = Vec::new();
-        PngEncoder::new(&mut bytes)
-            .write_image(&pixels, width, height, ExtendedColorType::Rgb8)
-            .map_err(|error| Error::Chart(error.to_string()))?;
-        Ok(bytes)
+        png(self.size(), |root| self.paint(root))
     }
 
     /// Writes the chart as SVG or PNG, by the ending of the path; makes the folder if need be.
@@ -204,6 +260,7 @@ impl Chart {
             Panel::Heatmap(heatmap) => heatmap.title(),
             Panel::GroupMap(map) => map.title(),
             Panel::Contours(contours) => contours.title(),
+            Panel::Drawing(drawing) => drawing.title(),
         });
         titles.map(crate::notebook::title).collect::<Vec<_>>().join(" | ")
     }
@@ -212,12 +269,7 @@ impl Chart {
 impl Show for Chart {
     fn look(&self) -> Bundle {
         match self.svg().and_then(|svg| Ok((svg, self.png()?))) {
-            // Notebooks that are not trusted show no SVG.
-            Ok((svg, png)) => Bundle::of([
-                ("image/svg+xml", svg),
-                ("image/png", base64::engine::general_purpose::STANDARD.encode(png)),
-                ("text/plain", format!("[chart: {}]", self.titles())),
-            ]),
+            Ok((svg, png)) => Bundle::picture(&png, &format!("[chart: {}]", self.titles())).with("image/svg+xml", svg),
             Err(error) => Bundle::text(format_args!("no chart: {error}")),
         }
     }
@@ -243,6 +295,17 @@ fn register_fonts() {
     });
 }
 
+/// What is drawn on a picture of a size, as a PNG file's bytes.
+pub(crate) fn png((width, height): (u32, u32), draw: impl FnOnce(&Area<'_>) -> Result<()>) -> Result<Vec<u8>> {
+    let mut pixels = vec![0; 3 * (width * height) as usize];
+    draw(&Canvas::Bitmap(BitMapBackend::with_buffer(&mut pixels, (width, height))).into_drawing_area())?;
+    let mut bytes = Vec::new();
+    PngEncoder::new(&mut bytes)
+        .write_image(&pixels, width, height, ExtendedColorType::Rgb8)
+        .map_err(|error| Error::Chart(error.to_string()))?;
+    Ok(bytes)
+}
+
 /// Backends have errors of different types, so only their text is kept.
 fn drawn(error: impl std::fmt::Display) -> Error {
     Error::Chart(error.to_string())
@@ -253,7 +316,7 @@ fn refused<T>(setting: &'static str, value: impl std::fmt::Display, requirement:
     Err(Error::Setting { setting, value: value.to_string(), requirement })
 }
 
-fn font(size: u32) -> FontDesc<'static> {
+pub(crate) fn font(size: u32) -> FontDesc<'static> {
     register_fonts();
     (FONT, size).into_font()
 }

@@ -18,8 +18,8 @@ pub(super) struct Field {
 }
 
 /// A field of an area between two axes.
-pub(super) struct Plot<'a, DB: DrawingBackend> {
-    pub area: &'a Area<DB>,
+pub(super) struct Plot<'a, 'canvas> {
+    pub area: &'a Area<'canvas>,
     pub field: Field,
     pub x: Axis,
     pub y: Axis,
@@ -53,7 +53,7 @@ pub(super) fn room_beside(y: &Axis, height: i32) -> i32 {
     y.label_width(height) + NAME
 }
 
-impl<DB: DrawingBackend> Plot<'_, DB> {
+impl Plot<'_, '_> {
     /// The pixel of a place, between the corners of the field; nothing for what has no place on the axes.
     fn pixel(&self, (x, y): (f64, f64)) -> Option<(f64, f64)> {
         let Field { left, top, .. } = self.field;

@@ -7,6 +7,7 @@ mod digest;
 mod idx;
 mod image_folder;
 mod mnist;
+mod pictures;
 mod preparation;
 mod splits;
 
@@ -16,6 +17,7 @@ pub use cifar::{cifar10, cifar100, read_cifar};
 pub use idx::{IdxArray, read_idx};
 pub use image_folder::{image_folder, image_folder_of};
 pub use mnist::{fashion_mnist, mnist};
+pub use pictures::Pictures;
 pub use preparation::Augmentation;
 use preparation::Normalisation;
 pub use splits::{Part, Splits};

@@ -139,11 +139,11 @@ impl Params {
     }
 
     /// Several sets side by side, as networks run them at once: each tensor a copy with the sets as its first axis. A
-    /// single one stays as it is.
+    /// single one is copied as it is.
     pub(crate) fn stacked(sets: &[&Params]) -> Result<Params> {
         let _guard = tch::no_grad_guard();
         if let [set] = sets {
-            return Ok((*set).clone());
+            return set.copied();
         }
         let first = sets.first().ok_or(Error::TooFewModels { operation: "a stack", found: 0, needed: 1 })?;
         let stack = |all: fn(&Params) -> &[Tensor]| {

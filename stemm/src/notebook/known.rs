@@ -9,10 +9,10 @@ use crate::analysis::{
     Agreement, Barriers, Collapse, Comparison, CycleConsistency, Cycles, Density, Eigenvalues, Geometry, Growth,
     Landscape, SimplexLosses, Ternary, Traces, UnitCorrelation,
 };
-use crate::chart::{Bars, Chart, Contours, GroupMap, Heatmap, Lines};
-use crate::data::{Dataset, Splits};
+use crate::chart::{Bars, Chart, Contours, Drawing, GroupMap, Heatmap, Lines};
+use crate::data::{Dataset, Pictures, Splits};
 use crate::network::{Model, Network};
-use crate::train::Training;
+use crate::train::{Training, TrainingRun};
 use crate::{DeviceChoice, Evaluation};
 
 /// Characters shown of a tensor's values and of a plan.
@@ -51,13 +51,14 @@ unsafe fn by_type<'a>(kind: std::any::TypeId, value: *const ()) -> Option<&'a dy
         Bars,
         Heatmap,
         GroupMap,
-        Contours,
-        Dataset,
+        Contours,        Drawing,        Dataset,
         Splits,
+        Pictures,
         Network,
         Model,
         Vec<Model>,
         Training,
+        TrainingRun,
         Alignment,
         Evaluation,
         DeviceChoice,

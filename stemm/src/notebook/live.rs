@@ -87,7 +87,7 @@ impl Shown {
 }
 
 fn content(bundle: &Bundle, id: &str) -> Value {
-    json!({"data": bundle.data(), "metadata": {}, "transient": {"display_id": id}})
+    json!({"data": bundle.data(), "metadata": bundle.metadata, "transient": {"display_id": id}})
 }
 
 /// Shows a value now, while the cell runs, and as often as you like: charts, frames, tensors, results, or any value with a

@@ -8,6 +8,7 @@ mod text;
 
 use std::fmt::{Debug, Write};
 
+use base64::Engine;
 use polars::prelude::DataFrame;
 use serde_json::{Map, Value};
 
@@ -25,16 +26,19 @@ const SHOWN_REMARK: usize = 500;
 
 /// What a value looks like: contents by MIME type, of which a front end shows the best that it can.
 #[derive(Clone, Debug, Default)]
-pub struct Bundle(Vec<(&'static str, String)>);
+pub struct Bundle {
+    contents: Vec<(&'static str, String)>,
+    metadata: Map<String, Value>,
+}
 
 impl Bundle {
     pub(crate) fn of(contents: impl Into<Vec<(&'static str, String)>>) -> Bundle {
-        Bundle(contents.into())
+        Bundle { contents: contents.into(), metadata: Map::new() }
     }
 
     /// A text, cut if it is long.
     pub(crate) fn text(text: std::fmt::Arguments) -> Bundle {
-        Bundle(vec![("text/plain", beginning(text, SHOWN_VALUE))])
+        Bundle::of([("text/plain", beginning(text, SHOWN_VALUE))])
     }
 
     /// A frame with a remark above its shape.
@@ -43,22 +47,40 @@ impl Bundle {
         if !remark.is_empty() {
             text = format!("{}\n{text}", beginning(format_args!("{remark}"), SHOWN_REMARK));
         }
-        Bundle(vec![("text/html", table::html_table(frame, remark)), ("text/plain", text)])
+        Bundle::of([("text/html", table::html_table(frame, remark)), ("text/plain", text)])
+    }
+
+    /// A PNG picture and what it shows in words. Notebooks that are not trusted show this, and no SVG.
+    pub(crate) fn picture(png: &[u8], words: &str) -> Bundle {
+        let png = base64::engine::general_purpose::STANDARD.encode(png);
+        Bundle::of([("image/png", png), ("text/plain", words.to_owned())])
+    }
+
+    /// The same with another content.
+    pub(crate) fn with(mut self, mime: &'static str, content: String) -> Bundle {
+        self.contents.insert(0, (mime, content));
+        self
+    }
+
+    /// Marks a display of progress, which depends on how fast the machine is.
+    pub(crate) fn as_progress(mut self) -> Bundle {
+        self.metadata.insert("stemm".into(), "progress".into());
+        self
     }
 
     /// The content of a MIME type.
     pub fn get(&self, mime: &str) -> Option<&str> {
-        self.0.iter().find(|(own, _)| *own == mime).map(|(_, content)| content.as_str())
+        self.contents.iter().find(|(own, _)| *own == mime).map(|(_, content)| content.as_str())
     }
 
     fn data(&self) -> Map<String, Value> {
-        self.0.iter().map(|(mime, content)| ((*mime).to_owned(), content.clone().into())).collect()
+        self.contents.iter().map(|(mime, content)| ((*mime).to_owned(), content.clone().into())).collect()
     }
 
     /// Hands it to the kernel as what the cell shows.
     fn print(&self) {
         let mut text = String::new();
-        for (mime, content) in &self.0 {
+        for (mime, content) in &self.contents {
             // Writing to a string cannot fail.
             let _ = write!(text, "EVCXR_BEGIN_CONTENT {mime}\n{content}\nEVCXR_END_CONTENT\n");
         }

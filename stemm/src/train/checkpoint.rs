@@ -15,16 +15,16 @@ use crate::file::{self, Metadata};
 use crate::network::{Network, Params};
 
 /// State of one model's training after a whole number of epochs.
+#[derive(Debug)]
 pub(super) struct State {
     pub params: Params,
     pub optimiser: OptimiserState,
-    pub epochs: Vec<Epoch>,
     /// Parameters with the lowest held-out loss so far; kept where they are the result.
     pub best: Option<Params>,
 }
 
 /// What must be the same for a checkpoint to be continued.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 struct Recipe {
     optimiser: Optimiser,
     learning_rate: f64,
@@ -42,9 +42,10 @@ struct Recipe {
 }
 
 /// Where the checkpoint of a seed is, and what it must agree with.
-pub(super) struct Checkpoint<'a> {
+#[derive(Debug)]
+pub(super) struct Checkpoint {
     path: PathBuf,
-    network: &'a Network,
+    network: Network,
     recipe: Recipe,
     /// Epochs that the training is to have.
     epochs: usize,
@@ -68,8 +69,8 @@ impl Recipe {
 const MOMENTS: [&str; 2] = ["stemm:first_moment.", "stemm:second_moment."];
 const LAST: &str = "stemm:last.";
 
-impl<'a> Checkpoint<'a> {
-    pub fn new(folder: &Path, trainer: &Trainer, network: &'a Network, data: String, seed: u64) -> Self {
+impl Checkpoint {
+    pub fn new(folder: &Path, trainer: &Trainer, network: &Network, data: String, seed: u64) -> Self {
         let recipe = Recipe {
             optimiser: trainer.optimiser,
             learning_rate: trainer.learning_rate,
@@ -83,10 +84,11 @@ impl<'a> Checkpoint<'a> {
             seed,
             data,
         };
+        let network = network.clone();
         Checkpoint { path: folder.join(format!("seed{seed}.safetensors")), network, recipe, epochs: trainer.epochs }
     }
 
-    pub fn save(&self, state: &State) -> Result<()> {
+    pub fn save(&self, state: &State, epochs: &[Epoch]) -> Result<()> {
         let mut sets = match &state.best {
             Some(best) => vec![("", best), (LAST, &state.params)],
             None => vec![("", &state.params)],
@@ -97,17 +99,17 @@ impl<'a> Checkpoint<'a> {
             tensors.extend(params.iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)));
         }
         let metadata = Metadata::from([
-            ("network".to_owned(), file::to_json(self.network)),
+            ("network".to_owned(), file::to_json(&self.network)),
             ("recipe".to_owned(), file::to_json(&self.recipe)),
             ("best".to_owned(), file::to_json(&state.best.is_some())),
             ("steps".to_owned(), file::to_json(&state.optimiser.steps)),
-            ("epochs".to_owned(), file::to_json(&state.epochs)),
+            ("epochs".to_owned(), file::to_json(&epochs)),
         ]);
         file::write_tensors(&self.path, tensors.iter().map(|(name, tensor)| (name.as_str(), *tensor)), metadata)
     }
 
-    /// The state to go on from, or `None` if there is no checkpoint yet.
-    pub fn load(&self, device: Device) -> Result<Option<State>> {
+    /// The state to go on from and the epochs before it, or `None` if there is no checkpoint yet.
+    pub fn load(&self, device: Device) -> Result<Option<(State, Vec<Epoch>)>> {
         if let Some(folder) = self.path.parent() {
             let hint = "give `checkpoints` a folder that can be written to";
             let failed = |source| Error::File { action: "make", path: folder.into(), source, hint };
@@ -119,7 +121,7 @@ impl<'a> Checkpoint<'a> {
         let (mut tensors, metadata) = file::read_tensors(&self.path, device)?;
         let mismatch = |field: &str| Error::CheckpointMismatch { path: self.path.clone(), field: field.to_owned() };
         let network: Network = file::from_metadata(&self.path, &metadata, "network")?;
-        if network != *self.network {
+        if network != self.network {
             return Err(mismatch("network"));
         }
         let recipe: Map<String, Value> = file::from_metadata(&self.path, &metadata, "recipe")?;
@@ -160,6 +162,6 @@ impl<'a> Checkpoint<'a> {
         if epochs.len() > self.epochs {
             return Err(Error::CheckpointAhead { path: self.path.clone(), done: epochs.len(), epochs: self.epochs });
         }
-        Ok(Some(State { params, optimiser, epochs, best }))
+        Ok(Some((State { params, optimiser, best }, epochs)))
     }
 }

@@ -3,27 +3,25 @@
 mod checkpoint;
 mod history;
 mod optimiser;
+mod run;
 mod schedule;
 
 pub use history::{Epoch, History};
 pub use optimiser::Optimiser;
 pub(crate) use optimiser::OptimiserState;
+pub use run::TrainingRun;
 pub use schedule::Schedule;
 
 use std::path::PathBuf;
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
-use tch::{Kind, Tensor};
+use tch::Kind;
 
-use crate::data::{Order, Splits};
+use crate::data::Splits;
 use crate::error::{Error, Result};
-use crate::evaluate::{Tally, backward, beside, by_loss, losses_and_accuracies};
-use crate::network::{MOMENTUM, Model, Network, Params, Pass};
+use crate::network::{Model, Network};
 use crate::notebook::{Bundle, Show};
-use crate::progress::{Progress, Task};
-use crate::rng::step_seed;
-use checkpoint::{Checkpoint, State};
+use crate::progress::Progress;
 
 /// Settings of a training; the defaults are the paper's for MNIST and Fashion-MNIST, with 10 epochs.
 ///
@@ -154,35 +152,15 @@ impl Trainer {
     /// Settings out of range, data that do not fit the network, a loss that is not finite, a checkpoint of another
     /// training.
     pub fn train(&self, network: &Network, data: &Splits, seeds: &[u64]) -> Result<Training> {
-        self.check(seeds)?;
-        network.check_splits(data)?;
-        let digest = self.checkpoints.as_ref().map(|_| data.training_digest()).transpose()?;
-        let mut training = Training { models: Vec::new(), history: History::default() };
-        let mut task = self.progress.task(
-            format!("training {} models", seeds.len()),
-            seeds.len().saturating_mul(self.epochs).saturating_mul(data.train.batch_count(self.batch_size)),
-        );
-        let on_gpu = data.train.device().is_cuda();
-        let at_once = self.at_once.unwrap_or(if on_gpu { seeds.len() } else { 1 });
-        for seeds in seeds.chunks(at_once) {
-            let first = training.models.len();
-            let runs = seeds.iter().enumerate().map(|(index, &seed)| {
-                self.start(network, data, digest.as_deref().unwrap_or_default(), first + index, seed)
-            });
-            let mut runs: Vec<Run> = runs.collect::<Result<_>>()?;
-            self.train_to_end(network, data, &mut runs, &mut task)?;
-            for Run { model, seed, state, .. } in runs {
-                if self.choice == Choice::BestEpoch && state.best.is_none() {
-                    let tensor = format!("the held-out loss of the model with seed {seed}, in every epoch,");
-                    return Err(Error::NonFinite { tensor, hint: crate::error::RETRAIN });
-                }
-                let params = state.best.map_or_else(|| state.params.copied(), Ok)?;
-                training.models.push(Model::new(network.clone(), params)?);
-                training.history.epochs.extend(state.epochs.into_iter().map(|epoch| Epoch { model, ..epoch }));
-            }
-        }
-        task.finish();
-        Ok(training)
+        self.start(network, data, seeds)?.train()
+    }
+
+    /// The same training as a value, which goes on where it was after an interrupt.
+    ///
+    /// # Errors
+    /// As [`Trainer::train`], before anything is trained.
+    pub fn start(&self, network: &Network, data: &Splits, seeds: &[u64]) -> Result<TrainingRun> {
+        TrainingRun::new(self, network, data, seeds)
     }
 
     fn check(&self, seeds: &[u64]) -> Result<()> {
@@ -206,136 +184,6 @@ impl Trainer {
         }
         Ok(())
     }
-
-    /// A model with its initial values, or where its checkpoint left it.
-    fn start<'a>(&self, network: &'a Network, data: &Splits, digest: &str, model: usize, seed: u64) -> Result<Run<'a>> {
-        let device = data.train.device();
-        let folder = self.checkpoints.as_ref();
-        let checkpoint = folder.map(|folder| Checkpoint::new(folder, self, network, digest.to_owned(), seed));
-        let resumed = match &checkpoint {
-            Some(checkpoint) => checkpoint.load(device)?,
-            None => None,
-        };
-        let state = match resumed {
-            Some(state) => state,
-            None => {
-                let params = network.init(seed, device)?.leaves()?;
-                let optimiser = OptimiserState::new(self.optimiser, &params)?;
-                State { params, optimiser, epochs: Vec::new(), best: None }
-            }
-        };
-        Ok(Run { model, seed, state, checkpoint })
-    }
-
-    /// Trains models to their end, side by side wherever they are equally far.
-    fn train_to_end(&self, network: &Network, data: &Splits, runs: &mut [Run], task: &mut Task) -> Result<()> {
-        let steps = data.train.batch_count(self.batch_size);
-        task.skip(runs.iter().map(|run| run.state.epochs.len().min(self.epochs) * steps).sum());
-        loop {
-            let unfinished = |run: &&mut Run| {
-                let epochs = &run.state.epochs;
-                epochs.len() < self.epochs && !self.stopped_early(epochs)
-            };
-            let mut runs: Vec<&mut Run> = runs.iter_mut().filter(unfinished).collect();
-            let Some(epoch) = runs.iter().map(|run| run.state.epochs.len()).min() else { return Ok(()) };
-            runs.retain(|run| run.state.epochs.len() == epoch);
-            self.epoch(network, data, &mut runs, epoch, task)?;
-        }
-    }
-
-    /// One epoch of models side by side.
-    fn epoch(
-        &self,
-        network: &Network,
-        data: &Splits,
-        runs: &mut [&mut Run],
-        epoch: usize,
-        task: &mut Task,
-    ) -> Result<()> {
-        let start = Instant::now();
-        let models = runs.len();
-        let params = Params::stacked(&runs.iter().map(|run| &run.state.params).collect::<Vec<_>>())?.into_leaves()?;
-        let mut optimiser = OptimiserState::stacked(&runs.iter().map(|run| &run.state.optimiser).collect::<Vec<_>>())?;
-        let shuffled = runs.iter().map(|run| Order::Shuffled { seed: run.seed, epoch });
-        let batches = shuffled.map(|order| network.batches(&data.train, self.batch_size, order));
-        let mut batches = batches.collect::<Result<Vec<_>>>()?;
-        let steps = data.train.batch_count(self.batch_size);
-        let mut tallies = Tally::each(models);
-        let mut learning_rate = 0.0;
-        let mut norms = Tensor::f_zeros([models as i64], (Kind::Double, data.train.device()))?;
-        for _ in 0..steps {
-            let batch = batches.iter_mut().filter_map(Iterator::next).collect::<Result<Vec<_>>>()?;
-            let (x, y) = beside(&batch)?;
-            let step = optimiser.steps;
-            let seeds = runs.iter().map(|run| step_seed(run.seed, step)).collect();
-            let (momentum, precision) = (Some(MOMENTUM), self.precision.kind());
-            let pass = Pass { momentum, precision, ..Pass::training(seeds) };
-            let gradients = backward(&mut tallies, network, &params, (&x, &y), &pass, self.label_smoothing)?;
-            norms = norms.f_add(&self::norms(&gradients, models)?)?;
-            learning_rate = self.learning_rate * self.schedule.factor(step, steps, self.epochs);
-            optimiser.step(&params, &gradients, 1.0, learning_rate)?;
-            for (run, tally) in runs.iter().zip(&tallies) {
-                task.step(|| format!("model {}, epoch {}, loss {:.4}", run.model, epoch + 1, tally.mean_loss()))?;
-            }
-        }
-        let held_out = losses_and_accuracies(network, &params, models, &data.held_out)?;
-        let norms = Vec::<f64>::try_from(norms)?;
-        // What belongs to each model goes back to it.
-        let parts = params.unstacked(models)?.into_iter().zip(optimiser.unstacked(models)?);
-        let seconds = start.elapsed().as_secs_f64() / models as f64;
-        for (index, (run, (params, optimiser))) in runs.iter_mut().zip(parts).enumerate() {
-            let state = &mut run.state;
-            (state.params, state.optimiser) = (params.into_leaves()?, optimiser);
-            let (held_out_loss, held_out_accuracy) = held_out[index];
-            let lowest = state.epochs.iter().map(|row| row.held_out_loss).fold(f64::INFINITY, f64::min);
-            if self.choice == Choice::BestEpoch && held_out_loss < lowest {
-                state.best = Some(state.params.copied()?);
-            }
-            state.epochs.push(Epoch {
-                model: run.model,
-                seed: run.seed,
-                epoch: epoch + 1,
-                train_loss: tallies[index].mean_loss(),
-                train_accuracy: tallies[index].accuracy(),
-                held_out_loss,
-                held_out_accuracy,
-                learning_rate,
-                gradient_norm: norms[index] / steps as f64,
-                seconds,
-            });
-            if let Some(checkpoint) = &run.checkpoint {
-                checkpoint.save(&run.state)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn stopped_early(&self, epochs: &[Epoch]) -> bool {
-        let best = epochs.iter().enumerate().min_by(|a, b| by_loss(a.1.held_out_loss, b.1.held_out_loss));
-        match (self.patience, best) {
-            (Some(patience), Some((best, _))) => epochs.len() - 1 - best >= patience,
-            _ => false,
-        }
-    }
-}
-
-/// One model on its way.
-struct Run<'a> {
-    model: usize,
-    seed: u64,
-    state: State,
-    checkpoint: Option<Checkpoint<'a>>,
-}
-
-/// Euclidean norm of each model's gradients over all tensors, left on their device: reading it each step would stall a
-/// GPU.
-fn norms(gradients: &[Tensor], models: usize) -> Result<Tensor> {
-    let _guard = tch::no_grad_guard();
-    let norms = gradients
-        .iter()
-        .map(|gradient| Ok(gradient.f_reshape([models as i64, -1])?.f_norm_scalaropt_dim(2, [1i64], false)?))
-        .collect::<Result<Vec<_>>>()?;
-    Ok(Tensor::f_stack(&norms, 0)?.f_norm_scalaropt_dim(2, [0i64], false)?.f_to_kind(Kind::Double)?)
 }
 
 /// A count that must not be zero.

@@ -48,6 +48,7 @@ const BETA2: f64 = 0.999;
 const EPSILON: f64 = 1e-8;
 
 /// An optimiser with its memory of one set of parameters, or of several side by side: it treats each value by itself.
+#[derive(Debug)]
 pub(crate) struct OptimiserState {
     optimiser: Optimiser,
     pub(crate) steps: usize,

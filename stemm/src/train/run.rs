@@ -1,0 +1,248 @@
+//! A training as a value: it goes on where it was, after an interrupt or in a later cell.
+
+use std::time::Instant;
+
+use tch::{Kind, Tensor};
+
+use super::checkpoint::{Checkpoint, State};
+use super::{Choice, Epoch, History, OptimiserState, Trainer, Training};
+use crate::data::{Order, Splits};
+use crate::error::{Error, Result};
+use crate::evaluate::{Tally, backward, beside, by_loss, losses_and_accuracies};
+use crate::network::{MOMENTUM, Model, Network, Params, Pass};
+use crate::notebook::{Bundle, Show};
+use crate::progress::Task;
+use crate::rng::step_seed;
+
+/// A training on its way, made by [`Trainer::start`]. What it has done stays in it when it is interrupted, up to the last
+/// whole epoch, with or without checkpoints.
+///
+/// ```
+/// use stemm::prelude::*;
+/// let data = blobs(0, Device::Cpu)?;
+/// let network = Network::mlp(&[16, 8, 4])?;
+/// let mut run = Trainer { epochs: 2, ..Trainer::default() }.start(&network, &data, &[0, 1])?;
+/// let training = run.train()?; // in a notebook: interrupt it, and run the cell again
+/// assert_eq!(training.models.len(), 2);
+/// # Ok::<(), stemm::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct TrainingRun {
+    trainer: Trainer,
+    network: Network,
+    data: Splits,
+    /// Says which data these are; made only where checkpoints need it.
+    digest: String,
+    courses: Vec<Course>,
+}
+
+/// One model on its way.
+#[derive(Debug)]
+struct Course {
+    model: usize,
+    seed: u64,
+    /// From the first epoch on until the result is there.
+    state: Option<State>,
+    checkpoint: Option<Checkpoint>,
+    /// Kept apart from the state, which ends with the training.
+    epochs: Vec<Epoch>,
+    result: Option<Model>,
+}
+
+impl TrainingRun {
+    pub(super) fn new(trainer: &Trainer, network: &Network, data: &Splits, seeds: &[u64]) -> Result<TrainingRun> {
+        trainer.check(seeds)?;
+        network.check_splits(data)?;
+        let digest = trainer.checkpoints.as_ref().map(|_| data.training_digest()).transpose()?.unwrap_or_default();
+        let courses = seeds.iter().enumerate().map(|(model, &seed)| Course {
+            model,
+            seed,
+            state: None,
+            checkpoint: None,
+            epochs: Vec::new(),
+            result: None,
+        });
+        let courses = courses.collect();
+        Ok(TrainingRun { trainer: trainer.clone(), network: network.clone(), data: data.clone(), digest, courses })
+    }
+
+    /// Trains on, until every model has its epochs; once that is so, gives the same result again.
+    ///
+    /// # Errors
+    /// As [`Trainer::train`]; after an interrupt, call it again.
+    pub fn train(&mut self) -> Result<Training> {
+        let TrainingRun { trainer, network, data, digest, courses } = self;
+        let steps = data.train.batch_count(trainer.batch_size);
+        let total = courses.len().saturating_mul(trainer.epochs).saturating_mul(steps);
+        let mut task = trainer.progress.task(format!("training {} models", courses.len()), total);
+        let on_gpu = data.train.device().is_cuda();
+        let at_once = trainer.at_once.unwrap_or(if on_gpu { courses.len() } else { 1 });
+        for courses in courses.chunks_mut(at_once) {
+            for course in courses.iter_mut().filter(|course| course.result.is_none()) {
+                course.start(trainer, network, data, digest)?;
+            }
+            task.skip(courses.iter().map(|course| course.epochs.len().min(trainer.epochs) * steps).sum());
+            trainer.train_to_end(network, data, courses, &mut task)?;
+            courses.iter_mut().try_for_each(|course| course.finish(trainer, network))?;
+        }
+        task.finish();
+        Ok(Training { models: courses.iter().filter_map(|course| course.result.clone()).collect(), history: self.history() })
+    }
+
+    /// Losses and accuracies of the epochs that are done.
+    pub fn history(&self) -> History {
+        History { epochs: self.courses.iter().flat_map(|course| course.epochs.iter().cloned()).collect() }
+    }
+}
+
+impl Show for TrainingRun {
+    fn look(&self) -> Bundle {
+        let done: usize = self.courses.iter().map(|course| course.epochs.len()).sum();
+        let remark = format!("{done} of {} epochs are done", self.courses.len() * self.trainer.epochs);
+        Bundle::table(&self.history().frame(), &remark)
+    }
+}
+
+impl Course {
+    /// The model with its initial values, or where its checkpoint left it.
+    fn start(&mut self, trainer: &Trainer, network: &Network, data: &Splits, digest: &str) -> Result<()> {
+        if self.state.is_some() {
+            return Ok(());
+        }
+        let device = data.train.device();
+        let folder = trainer.checkpoints.as_ref();
+        self.checkpoint = folder.map(|folder| Checkpoint::new(folder, trainer, network, digest.to_owned(), self.seed));
+        let resumed = match &self.checkpoint {
+            Some(checkpoint) => checkpoint.load(device)?,
+            None => None,
+        };
+        let (state, epochs) = match resumed {
+            Some(resumed) => resumed,
+            None => {
+                let params = network.init(self.seed, device)?.leaves()?;
+                let optimiser = OptimiserState::new(trainer.optimiser, &params)?;
+                (State { params, optimiser, best: None }, Vec::new())
+            }
+        };
+        self.state = Some(state);
+        self.epochs = epochs.into_iter().map(|epoch| Epoch { model: self.model, ..epoch }).collect();
+        Ok(())
+    }
+
+    /// The result; what was needed to go on is dropped.
+    fn finish(&mut self, trainer: &Trainer, network: &Network) -> Result<()> {
+        let Some(state) = &self.state else { return Ok(()) };
+        if trainer.choice == Choice::BestEpoch && state.best.is_none() {
+            let tensor = format!("the held-out loss of the model with seed {}, in every epoch,", self.seed);
+            return Err(Error::NonFinite { tensor, hint: crate::error::RETRAIN });
+        }
+        let params = state.best.as_ref().unwrap_or(&state.params).copied()?;
+        self.result = Some(Model::new(network.clone(), params)?);
+        self.state = None;
+        Ok(())
+    }
+}
+
+impl Trainer {
+    /// Trains models to their end, side by side wherever they are equally far.
+    fn train_to_end(&self, network: &Network, data: &Splits, courses: &mut [Course], task: &mut Task) -> Result<()> {
+        loop {
+            let unfinished = |course: &&mut Course| {
+                course.state.is_some() && course.epochs.len() < self.epochs && !self.stopped_early(&course.epochs)
+            };
+            let mut courses: Vec<&mut Course> = courses.iter_mut().filter(unfinished).collect();
+            let Some(epoch) = courses.iter().map(|course| course.epochs.len()).min() else { return Ok(()) };
+            courses.retain(|course| course.epochs.len() == epoch);
+            self.epoch(network, data, &mut courses, epoch, task)?;
+        }
+    }
+
+    /// One epoch of models side by side. Until its end nothing of the models' states changes.
+    fn epoch(
+        &self,
+        network: &Network,
+        data: &Splits,
+        courses: &mut [&mut Course],
+        epoch: usize,
+        task: &mut Task,
+    ) -> Result<()> {
+        let start = Instant::now();
+        let models = courses.len();
+        let states: Vec<&State> = courses.iter().filter_map(|course| course.state.as_ref()).collect();
+        let params: Vec<&Params> = states.iter().map(|state| &state.params).collect();
+        let optimisers: Vec<&OptimiserState> = states.iter().map(|state| &state.optimiser).collect();
+        let (params, mut optimiser) = (Params::stacked(&params)?.into_leaves()?, OptimiserState::stacked(&optimisers)?);
+        let shuffled = courses.iter().map(|course| Order::Shuffled { seed: course.seed, epoch });
+        let batches = shuffled.map(|order| network.batches(&data.train, self.batch_size, order));
+        let mut batches = batches.collect::<Result<Vec<_>>>()?;
+        let steps = data.train.batch_count(self.batch_size);
+        let mut tallies = Tally::each(models);
+        let mut learning_rate = 0.0;
+        let mut norms = Tensor::f_zeros([models as i64], (Kind::Double, data.train.device()))?;
+        for _ in 0..steps {
+            let batch = batches.iter_mut().filter_map(Iterator::next).collect::<Result<Vec<_>>>()?;
+            let (x, y) = beside(&batch)?;
+            let step = optimiser.steps;
+            let seeds = courses.iter().map(|course| step_seed(course.seed, step)).collect();
+            let (momentum, precision) = (Some(MOMENTUM), self.precision.kind());
+            let pass = Pass { momentum, precision, ..Pass::training(seeds) };
+            let gradients = backward(&mut tallies, network, &params, (&x, &y), &pass, self.label_smoothing)?;
+            norms = norms.f_add(&self::norms(&gradients, models)?)?;
+            learning_rate = self.learning_rate * self.schedule.factor(step, steps, self.epochs);
+            optimiser.step(&params, &gradients, 1.0, learning_rate)?;
+            for (course, tally) in courses.iter().zip(&tallies) {
+                task.step(|| format!("model {}, epoch {}, loss {:.4}", course.model, epoch + 1, tally.mean_loss()))?;
+            }
+        }
+        let held_out = losses_and_accuracies(network, &params, models, &data.held_out)?;
+        let norms = Vec::<f64>::try_from(norms)?;
+        // What belongs to each model goes back to it.
+        let parts = params.unstacked(models)?.into_iter().zip(optimiser.unstacked(models)?);
+        let seconds = start.elapsed().as_secs_f64() / models as f64;
+        for (index, (course, (params, optimiser))) in courses.iter_mut().zip(parts).enumerate() {
+            let (held_out_loss, held_out_accuracy) = held_out[index];
+            let lowest = course.epochs.iter().map(|row| row.held_out_loss).fold(f64::INFINITY, f64::min);
+            let params = params.into_leaves()?;
+            let best = match self.choice == Choice::BestEpoch && held_out_loss < lowest {
+                true => Some(params.copied()?),
+                false => course.state.take().and_then(|state| state.best),
+            };
+            course.epochs.push(Epoch {
+                model: course.model,
+                seed: course.seed,
+                epoch: epoch + 1,
+                train_loss: tallies[index].mean_loss(),
+                train_accuracy: tallies[index].accuracy(),
+                held_out_loss,
+                held_out_accuracy,
+                learning_rate,
+                gradient_norm: norms[index] / steps as f64,
+                seconds,
+            });
+            let state = course.state.insert(State { params, optimiser, best });
+            if let Some(checkpoint) = &course.checkpoint {
+                checkpoint.save(state, &course.epochs)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn stopped_early(&self, epochs: &[Epoch]) -> bool {
+        let best = epochs.iter().enumerate().min_by(|a, b| by_loss(a.1.held_out_loss, b.1.held_out_loss));
+        match (self.patience, best) {
+            (Some(patience), Some((best, _))) => epochs.len() - 1 - best >= patience,
+            _ => false,
+        }
+    }
+}
+
+/// Euclidean norm of each model's gradients over all tensors, left on their device: reading it each step would stall a
+/// GPU.
+fn norms(gradients: &[Tensor], models: usize) -> Result<Tensor> {
+    let _guard = tch::no_grad_guard();
+    let norms = gradients
+        .iter()
+        .map(|gradient| Ok(gradient.f_reshape([models as i64, -1])?.f_norm_scalaropt_dim(2, [1i64], false)?))
+        .collect::<Result<Vec<_>>>()?;
+    Ok(Tensor::f_stack(&norms, 0)?.f_norm_scalaropt_dim(2, [0i64], false)?.f_to_kind(Kind::Double)?)
+}
