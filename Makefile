@@ -2,11 +2,12 @@
 PYTHON ?= python3
 RUN = $(PYTHON) scripts/run.py
 
-.PHONY: help setup data cifar quickstart lab test mutants bench notebooks clean
+.PHONY: help setup data cifar quickstart lab kernelspec test mutants bench notebooks clean
 
 help:
 	@echo "make quickstart  set up, run the quickstart notebook, leave results in out/quickstart"
 	@echo "make lab         set up, open JupyterLab on the notebooks"
+	@echo "make kernelspec  set up, offer the kernels to every Jupyter, VS Code and console of this user"
 	@echo "make test        set up, run every test, formatting and clippy"
 	@echo "make mutants FILE=stemm/src/..."
 	@echo "                 set up, break one file in every small way and see whether a test fails (CONTRIBUTING.md)"
@@ -32,10 +33,19 @@ lab: setup
 	$(RUN) jupyter trust notebooks/*.ipynb
 	$(RUN) jupyter lab --notebook-dir=notebooks --MultiKernelManager.default_kernel_name=stemm $(LAB_OPTIONS)
 
+kernelspec: setup
+	$(RUN) env -u JUPYTER_DATA_DIR jupyter kernelspec install --user --replace $(or $(STEMM_HOME),.stemm)/jupyter/kernels/stemm
+	$(RUN) env -u JUPYTER_DATA_DIR jupyter kernelspec install --user --replace $(or $(STEMM_HOME),.stemm)/jupyter/kernels/evcxr
+
+# What the kernel's program was compiled from stays for its tests.
+test: export STEMM_KEEP_BUILD = 1
 test: setup
 	$(RUN) cargo fmt --all --check
+	$(RUN) cargo fmt --manifest-path kernel/Cargo.toml --check
 	$(RUN) cargo clippy --workspace --all-targets --locked -- -D warnings
 	$(RUN) cargo test --workspace --locked
+	$(RUN) cargo test --release --locked --manifest-path kernel/Cargo.toml --bin stemm_kernel --target-dir $(or $(STEMM_HOME),.stemm)/build
+	@$(RUN) python -m pip install --quiet --requirement scripts/requirements-test.txt
 	$(RUN) python -m pytest -q tests
 
 # Needs cargo-mutants: cargo install --locked cargo-mutants. Its copy of the sources is built at level 0, which takes seconds.

@@ -97,7 +97,7 @@ class Session:
             if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
                 break
         while True:
-            reply = self.client.get_shell_msg(timeout=LIMIT_S)
+            reply = self.client.get_shell_msg(timeout=limit)
             if reply["parent_header"].get("msg_id") == request:
                 answer.status, answer.count = reply["content"]["status"], reply["content"].get("execution_count")
                 answer.seconds = time.monotonic() - start

@@ -16,8 +16,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from environment import (DATA, EVCXR_CONFIG, EVCXR_JUPYTER, HOME, JUPYTER, KERNEL_CARGO, KERNELS, PYTHON, ROOT,
-                         STEMM_KERNEL, TEMPLATE, TOOLS, VENV, WRAPPER, environment, torch_folder)
+from environment import (DATA, EVCXR_CONFIG, EVCXR_JUPYTER, FLUSH, HOME, JUPYTER, KERNEL_CARGO, KERNELS, PYTHON, ROOT,
+                         STEMM_KERNEL, TEMPLATE, TOOLS, VENV, WRAPPER, environment, printed_by_rustc, torch_folder)
 
 KERNEL_SOURCES = ROOT / "kernel"
 TORCH_VERSION = "2.11.0"  # what tch 0.24 is made for
@@ -125,13 +125,13 @@ def build_front() -> None:
     build = HOME / "build"
     arguments = ["--release", "--locked", "--manifest-path", KERNEL_SOURCES / "Cargo.toml", "--target-dir", build]
     what = "Compiling the kernels"
-    command("cargo", "build", *arguments, "--bin", EVCXR_JUPYTER.name, what=what, cwd=ROOT)
-    # Cells are linked to Rust's standard library dynamically; so is this one, to share standard output with them.
+    command("cargo", "build", *arguments, "--bins", what=what, cwd=ROOT)
+    # Cells are linked to Rust's standard library dynamically; so is this, to share standard output with them.
     libraries = printed_by_rustc("--print", "target-libdir").strip()
-    command("cargo", "rustc", *arguments, "--bin", STEMM_KERNEL.name, "--", "-C", "prefer-dynamic", "-C",
-            f"link-arg=-Wl,-rpath,{libraries}", what=what, cwd=ROOT)
+    command("cargo", "rustc", *arguments, "--lib", "--", "-C", "prefer-dynamic", "-C", f"link-arg=-Wl,-rpath,{libraries}",
+            what=what, cwd=ROOT)
     STEMM_KERNEL.parent.mkdir(parents=True, exist_ok=True)
-    for program in [STEMM_KERNEL, EVCXR_JUPYTER]:
+    for program in [STEMM_KERNEL, EVCXR_JUPYTER, FLUSH]:
         program.unlink(missing_ok=True)  # it may be running
         shutil.copy(build / "release" / program.name, program)
     if not os.environ.get("STEMM_KEEP_BUILD"):
@@ -247,10 +247,6 @@ def make_tools() -> None:
 def host_target() -> str:
     lines = printed_by_rustc("-vV").splitlines()
     return next(line.removeprefix("host: ") for line in lines if line.startswith("host: "))
-
-
-def printed_by_rustc(*arguments: str) -> str:
-    return subprocess.run(["rustc", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 if __name__ == "__main__":

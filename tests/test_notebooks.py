@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
-from notebooks import FOLDER, answers, execute, problems, shows_a_value, sources_digest  # noqa: E402
+from notebooks import FOLDER, answers, execute, is_progress, problems, shows_a_value, sources_digest  # noqa: E402
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
@@ -19,7 +19,7 @@ def skeleton(notebook) -> list:
     result = []
     for cell in notebook.cells:
         if cell.cell_type == "code":
-            values = [output.data for output in cell.outputs if "data" in output]
+            values = [output.data for output in cell.outputs if "data" in output and not is_progress(output)]
             kinds = [sorted(value) for value in values]
             words = [re.sub(r">(holds|does not)<|[\d.e+-]+", "#", value.get("text/html", "")) for value in values]
             result.append((kinds, words))

@@ -17,7 +17,8 @@ pub fn completeness(code: &str) -> Completeness {
     let tokens = LexedStr::new(Edition::CURRENT, code);
     let mut open = Vec::new();
     for index in 0..tokens.len() {
-        if tokens.error(index).is_some_and(|error| error.starts_with("Missing trailing")) {
+        // A text or a comment that goes on to the end of the code.
+        if tokens.error(index).is_some() && tokens.text_range(index).end == code.len() {
             return Completeness::Incomplete(open.len());
         }
         match tokens.kind(index) {

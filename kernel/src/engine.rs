@@ -16,11 +16,13 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::cell::Current;
-use crate::code::{byte_offset, character_offset, end_of_subject, without_command};
-use crate::failure::failure;
+use crate::code::{Completeness, byte_offset, character_offset, completeness, end_of_subject, without_command};
+use crate::display::{Displaying, is_about_display};
+use crate::failure::{self, Place, failure};
 use crate::memory::Memory;
 use crate::pump::{self, Flush};
 use crate::records::{Note, data};
+use crate::standard_library;
 
 /// Output that has been written is waited for so long, at most.
 const FLUSH_LIMIT: Duration = Duration::from_secs(5);
@@ -66,16 +68,18 @@ pub struct Engine {
     count: usize,
     /// Variables that ended with their process, and the number of the cell in which it ended.
     lost: HashMap<String, usize>,
+    /// Whether values may have a method `evcxr_display`: a library brings it along.
+    can_display: bool,
 }
 
 impl Engine {
     /// Starts evcxr, which compiles and runs a first line: seconds. Does what its configuration file asks for.
     pub fn new(links: Links) -> Result<Engine, Error> {
-        let (context, outputs) = CommandContext::new()?;
+        let (context, outputs) = standard_library::without(CommandContext::new)?;
         links.current.set_process(context.process_handle());
         let flush = pump::start(links.current.clone(), outputs.stdout, outputs.stderr);
         Note::Ready.leave();
-        let mut engine = Engine { context, links, flush, count: 0, lost: HashMap::new() };
+        let mut engine = Engine { context, links, flush, count: 0, lost: HashMap::new(), can_display: false };
         engine.context.execute(":load_config --quiet")?;
         Ok(engine)
     }
@@ -161,8 +165,12 @@ impl Engine {
             }
             Ok(outputs) => {
                 if let Some(duration) = outputs.timing {
+                    let seconds = |duration: Duration| format!("{:.3} s", duration.as_secs_f64());
+                    let phases =
+                        outputs.phases.iter().map(|phase| format!("{} {}", phase.name, seconds(phase.duration)));
+                    let phases = phases.collect::<Vec<_>>().join(", ");
                     self.links
-                        .publish(StreamContent::stdout(&format!("Took {:.3} s\n", duration.as_secs_f64())), request);
+                        .publish(StreamContent::stdout(&format!("Took {} ({phases})\n", seconds(duration))), request);
                 }
                 if !outputs.is_empty() && !execute.silent {
                     let data = data(outputs.content_by_mime_type);
@@ -178,6 +186,9 @@ impl Engine {
 
     /// Runs code as a cell: what it shows last, or what went wrong.
     fn run_code(&mut self, request: &JupyterMessage, code: &str, may_ask: bool) -> Result<EvalOutputs, ErrorOutput> {
+        if completeness(code) == Completeness::Invalid {
+            return Err(failure::of_brackets()); // evcxr would take it for nothing
+        }
         self.links.current.begin(request);
         let variables: Vec<String> = self.context.variables_and_types().map(|(name, _)| name.to_owned()).collect();
         // evcxr's own command forgets to forget the variables.
@@ -186,17 +197,14 @@ impl Engine {
             self.links.current.kill();
             let _ = self.context.execute("();"); // fails, and starts another process
         }
-        let (context, links) = (&mut self.context, &self.links);
-        let result = catch_unwind(AssertUnwindSafe(|| {
-            let mut callbacks =
-                EvalCallbacks { input_reader: &|input| links.ask(request, may_ask, input.prompt, input.is_password) };
-            context.execute_with_callbacks(&code, &mut callbacks)
-        }));
-        let result = result.unwrap_or_else(|_| {
-            Err(Error::from(
-                "evcxr failed over this code, and did not run it (its words are in the server's log)".to_owned(),
-            ))
-        });
+        self.can_display |= code.contains("use ");
+        let mut displaying = Displaying::new(&code).filter(|_| self.can_display);
+        let compiled = displaying.as_ref().map_or(code.as_str(), |displaying| &displaying.code);
+        let mut result = self.execute_code(request, compiled, may_ask);
+        if displaying.is_some() && is_about_display(&result) {
+            (displaying, self.can_display) = (None, false);
+            result = self.execute_code(request, &code, may_ask);
+        }
         let (done, is_done) = crossbeam_channel::bounded(1);
         if self.flush.send(done).is_ok() {
             let _ = is_done.recv_timeout(FLUSH_LIMIT);
@@ -208,10 +216,25 @@ impl Engine {
         for (name, _) in self.context.variables_and_types() {
             self.lost.remove(name);
         }
-        match failure(&cell, &result, &code, &self.lost, || self.context.last_source().unwrap_or_default()) {
+        let place = Place { code: &code, displaying: displaying.as_ref(), lost: &self.lost };
+        match failure(&cell, &result, &place, || self.context.last_source().unwrap_or_default()) {
             Some(error) => Err(error),
             None => Ok(result.unwrap_or_default()),
         }
+    }
+
+    /// Has evcxr compile and run code, and outlive it.
+    fn execute_code(&mut self, request: &JupyterMessage, code: &str, may_ask: bool) -> Result<EvalOutputs, Error> {
+        let (context, links) = (&mut self.context, &self.links);
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            let mut callbacks =
+                EvalCallbacks { input_reader: &|input| links.ask(request, may_ask, input.prompt, input.is_password) };
+            context.execute_with_callbacks(code, &mut callbacks)
+        }));
+        result.unwrap_or_else(|_| {
+            let words = "evcxr failed over this code, and did not run it (its words are in the server's log)";
+            Err(Error::from(words.to_owned()))
+        })
     }
 
     fn expressions(

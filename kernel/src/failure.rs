@@ -7,6 +7,7 @@ use jupyter_protocol::ErrorOutput;
 
 use crate::cell::Cell;
 use crate::code::{lines_with_question_mark, show_line};
+use crate::display::Displaying;
 use crate::records::Record;
 
 /// All variables are gone.
@@ -14,15 +15,23 @@ const LOST: &str = "all variables are lost; imports, functions and types are kep
 /// Nothing has happened.
 const NOT_RUN: &str = "interrupted before it ran; all variables are as they were";
 
-/// The failure of an execution, if it failed. `lost` are the variables that ended with their process, and in which cell;
-/// `generated` gives the file that evcxr last compiled.
+/// The code that failed, and what is known around it.
+pub struct Place<'a> {
+    pub code: &'a str,
+    /// The form in which it was compiled, if that is another.
+    pub displaying: Option<&'a Displaying>,
+    /// Variables that ended with their process, and the number of the cell in which it ended.
+    pub lost: &'a HashMap<String, usize>,
+}
+
+/// The failure of an execution, if it failed. `generated` gives the file that evcxr last compiled.
 pub fn failure(
     cell: &Cell,
     result: &Result<EvalOutputs, Error>,
-    code: &str,
-    lost: &HashMap<String, usize>,
+    place: &Place,
     generated: impl FnOnce() -> String,
 ) -> Option<ErrorOutput> {
+    let code = place.code;
     let interrupted = cell.is_interrupted();
     let named = |name: &str| if interrupted { "Interrupted" } else { name }.to_owned();
     let simple = |name: String, text: String| {
@@ -48,7 +57,7 @@ pub fn failure(
         _ if interrupted && !cell.is_running => simple(named("Interrupted"), NOT_RUN.to_owned()),
         (Err(Error::CompilationErrors(errors)), _) => {
             let first = errors.first().map_or_else(String::new, CompilationError::message);
-            let traceback = errors.iter().map(|error| explained(error, code) + &loss(error, lost)).collect();
+            let traceback = errors.iter().map(|error| explained(error, place) + &loss(error, place.lost)).collect();
             Some(ErrorOutput { ename: "CompilationError".into(), evalue: first, traceback })
         }
         (Err(other), _) => simple("Error".into(), other.to_string()),
@@ -64,6 +73,16 @@ pub fn failure(
             )
         }
         (Ok(_), _) => None,
+    }
+}
+
+/// The failure of code whose brackets do not match.
+pub fn of_brackets() -> ErrorOutput {
+    let text = "a bracket is closed that was not opened, or by one of another kind";
+    ErrorOutput {
+        ename: "CompilationError".into(),
+        evalue: text.into(),
+        traceback: vec![format!("{}: {text}", red("error"))],
     }
 }
 
@@ -96,17 +115,19 @@ fn line_of_cell(number: usize, code: &str, generated: &str) -> Option<usize> {
 }
 
 /// An error of the compiler as rustc says it, with the lines of the cell.
-fn explained(error: &CompilationError, code: &str) -> String {
+fn explained(error: &CompilationError, place: &Place) -> String {
     let number = error.code().map_or_else(String::new, |number| format!("[{number}]"));
     let mut text = format!("{}: {}", red(&format!("error{number}")), error.message());
     for part in error.spanned_messages() {
         let Some(span) = &part.span else { continue };
-        let line = code.lines().nth(span.start_line.saturating_sub(1)).unwrap_or("");
-        let width = match span.end_line == span.start_line {
-            true => span.end_column.saturating_sub(span.start_column).max(1),
-            false => line.chars().count().saturating_sub(span.start_column.saturating_sub(1)).max(1),
+        let line = place.code.lines().nth(span.start_line.saturating_sub(1)).unwrap_or("");
+        let column = |line, column| place.displaying.map_or(column, |displaying| displaying.column(line, column));
+        let start = column(span.start_line, span.start_column).saturating_sub(1);
+        let end = match span.end_line == span.start_line {
+            true => column(span.end_line, span.end_column).saturating_sub(1),
+            false => line.chars().count(),
         };
-        let indent = " ".repeat(span.start_column.saturating_sub(1));
+        let (indent, width) = (" ".repeat(start), end.saturating_sub(start).max(1));
         let marks = red(&"^".repeat(width));
         text += &format!("\n{:>4} | {line}\n     | {indent}{marks} {}", span.start_line, part.label);
     }

@@ -9,6 +9,7 @@
 mod cell;
 mod code;
 mod directory;
+mod display;
 mod engine;
 mod failure;
 mod front;
@@ -18,6 +19,7 @@ mod process;
 mod pump;
 mod records;
 mod relay;
+mod standard_library;
 mod tools;
 
 use std::ffi::OsString;
@@ -34,13 +36,17 @@ STEMM_HOME names the folder of the set-up.";
 /// Names the directory of the kernel, instead of one of its own from the set-up.
 pub const DIRECTORY: &str = "STEMM_KERNEL_DIRECTORY";
 
+/// rust-analyzer allocates much and small.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     tools::run_if_asked();
     if std::env::var_os(records::IS_RUNTIME).is_some() {
         if std::env::var_os(records::INNER).is_none() {
             relay::run();
         }
-        process::end_with_parent();
+        process::serve_cells();
     }
     // Does not return in the runtime, nor where cargo takes this program for rustc's wrapper.
     evcxr::runtime_hook();

@@ -1,28 +1,50 @@
 //! Processes that end with each other.
 
-use std::io::Write;
+use std::ffi::c_void;
 use std::os::unix::process::parent_id;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use libloading::Library;
 use rustix::process::{Pid, Signal, getpid, kill_process};
 
+/// The library's function (lib.rs).
+pub const FLUSH: &str = "stemm_kernel_flush";
 const PACE: Duration = Duration::from_millis(50);
 
-/// Ends this process when its parent has ended, however that ended; meanwhile shows what is half written to standard output.
-///
-/// `print!` keeps a line to itself until it is whole. Cells share the standard library with this program (it is linked
-/// dynamically), so that this thread can hand on what they have begun.
-pub fn end_with_parent() {
+/// In the process with the variables: ends it when its parent has ended, however that ended; meanwhile hands on what cells have
+/// begun to write.
+pub fn serve_cells() {
     let parent = parent_id();
     #[cfg(target_os = "linux")]
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
     std::thread::spawn(move || {
+        let flush = flush_of_cells();
         while parent_id() == parent {
             std::thread::sleep(PACE);
-            let _ = std::io::stdout().flush();
+            if let Some(flush) = &flush {
+                flush();
+            }
         }
         kill(getpid()); // not exit(): destructors of libraries would run beside their threads
     });
+}
+
+/// The library beside this program, whose functions share standard output with the cells.
+pub fn library_of_cells() -> Option<PathBuf> {
+    let name = format!("{}stemm_kernel{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    std::env::current_exe().ok().map(|program| program.with_file_name(name)).filter(|library| library.exists())
+}
+
+/// Its function; without it, half lines are shown when they are whole.
+fn flush_of_cells() -> Option<impl Fn()> {
+    // SAFETY: the library is built from lib.rs, does nothing when it is loaded, and stays loaded with the function.
+    let library: &'static Library = Box::leak(Box::new(unsafe { Library::new(library_of_cells()?) }.ok()?));
+    // SAFETY: the function has this type, and does nothing with its argument.
+    let flush = unsafe { library.get::<extern "C" fn(*mut c_void) -> *mut c_void>(FLUSH) }.ok()?;
+    Some(move || {
+        flush(std::ptr::null_mut());
+    })
 }
 
 /// Ends a process at once.

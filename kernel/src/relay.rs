@@ -8,12 +8,13 @@ mod sorter;
 use std::io::{BufRead, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Pid;
 
-use crate::process::kill;
+use crate::process::{FLUSH, kill, library_of_cells};
 use crate::records::{COMPLETE, INNER, Note, PANIC, RUN, Record};
 use sorter::Sorter;
 
@@ -36,8 +37,12 @@ pub fn run() -> ! {
         unreachable!("all three are piped");
     };
     let runtime = Pid::from_child(&child);
-    std::thread::spawn(move || pass_on_requests(input, runtime));
-    pass_on_output(output, errors);
+    let input = Arc::new(Mutex::new(input));
+    std::thread::spawn({
+        let input = input.clone();
+        move || pass_on_requests(&input, runtime)
+    });
+    pass_on_output(output, errors, &input);
     let status = child.wait().unwrap_or_default();
     if Note::Ready.is_there() {
         write_line(&Record::Died { signal: status.signal(), code: status.code() }.line());
@@ -58,7 +63,7 @@ fn start() -> std::io::Result<Child> {
 }
 
 /// Hands lines from evcxr to the runtime; when there are no more, evcxr has ended, and so must the runtime.
-fn pass_on_requests(mut runtime: ChildStdin, id: Pid) {
+fn pass_on_requests(runtime: &Mutex<ChildStdin>, id: Pid) {
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
         if line.starts_with(RUN) && Note::Ready.is_there() {
             if Note::Interrupt.is_there() {
@@ -70,17 +75,25 @@ fn pass_on_requests(mut runtime: ChildStdin, id: Pid) {
             }
             write_line(&Record::Run.line());
         }
-        if writeln!(runtime, "{line}").and_then(|()| runtime.flush()).is_err() {
+        if send(runtime, &line).is_err() {
             return;
         }
     }
     kill(id); // nobody waits for what it computes
 }
 
+fn send(runtime: &Mutex<ChildStdin>, line: &str) -> std::io::Result<()> {
+    let mut runtime = runtime.lock().unwrap_or_else(PoisonError::into_inner);
+    writeln!(runtime, "{line}").and_then(|()| runtime.flush())
+}
+
 /// Hands output of the runtime to evcxr, until there is no more.
-fn pass_on_output(mut output: ChildStdout, errors: ChildStderr) {
+fn pass_on_output(mut output: ChildStdout, errors: ChildStderr, runtime: &Mutex<ChildStdin>) {
+    // After each cell it runs another one, which hands on what the cell has begun to write.
+    let library = library_of_cells().and_then(|library| library.into_os_string().into_string().ok());
+    let flush = library.filter(|library| !library.contains(' ')).map(|library| format!("{RUN}{library} {FLUSH}"));
     let mut errors = Errors(Some(errors));
-    let mut sorter = Sorter::default();
+    let mut sorter = Sorter::new(flush.is_some());
     let mut piece = vec![0; PIECE];
     loop {
         let (output_waits, errors_wait) = wait(&output, &errors, sorter.is_waiting().then_some(PAUSE));
@@ -98,6 +111,9 @@ fn pass_on_output(mut output: ChildStdout, errors: ChildStderr) {
             sorter.pause()
         };
         hand_over(lines);
+        if let Some(flush) = flush.as_ref().filter(|_| sorter.wants_flush()) {
+            let _ = send(runtime, flush); // else the runtime has ended, which is seen above
+        }
     }
     hand_over(sorter.errors(&errors.rest()));
     hand_over(sorter.end());

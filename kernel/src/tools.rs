@@ -24,6 +24,8 @@ const CARGO: &str = "STEMM_KERNEL_CARGO";
 const RUSTC: &str = "STEMM_KERNEL_RUSTC";
 /// Set where cargo is to hand the cell's compiler command to this program: the file to note it in.
 const NOTE_IN: &str = "STEMM_KERNEL_NOTE_IN";
+/// The level at which cells are optimised, for loops of one's own: `:build_env STEMM_KERNEL_OPT=3`.
+pub const LEVEL: &str = "STEMM_KERNEL_OPT";
 /// In the environment of what evcxr asks of cargo.
 const ASKED_BY_EVCXR: &str = "EVCXR_CORE_EXTERN";
 /// evcxr's name for the crate of a cell.
@@ -46,8 +48,13 @@ pub fn run_if_asked() {
 
 /// As the compiler's wrapper for workspace members: notes the cell's command, and becomes the compiler.
 fn compiler(file: &Path, arguments: &[OsString]) -> ! {
+    let mut arguments = arguments.to_vec();
     if arguments.windows(2).any(|pair| pair[0] == "--crate-name" && pair[1] == CELL) {
-        Noted::command(arguments).write(file);
+        // Cells are glue: at level 1, and without optimising their units together once more, they are compiled in little more than
+        // half of the time. evcxr's own level is that of all dependencies.
+        let level = std::env::var(LEVEL).unwrap_or_else(|_| "1".into());
+        arguments.extend(["-C", "lto=off", "-C", &format!("opt-level={level}")].map(OsString::from));
+        Noted::command(&arguments).write(file);
     }
     let (program, arguments) = arguments.split_first().unwrap_or_else(|| fail("cargo names no compiler"));
     become_program(Command::new(program).args(arguments).env_remove(NOTE_IN))

@@ -15,9 +15,39 @@ pub struct Sorter {
     display: Vec<(String, String)>,
     /// Standard error, which may turn out to be the text of the cell's failure.
     errors: Vec<u8>,
+    /// How a cell's end is told.
+    end: End,
+}
+
+/// The end of a cell.
+#[derive(Default, PartialEq)]
+enum End {
+    /// It is told at once.
+    #[default]
+    AtOnce,
+    /// It is told when what the cell has begun to write has been handed on: that is asked for first.
+    Flushed,
+    /// That is to be asked for.
+    Asking,
+    /// That was asked for.
+    Asked,
 }
 
 impl Sorter {
+    /// For a runtime that can, or cannot, be asked to hand on what a cell has begun to write.
+    pub fn new(can_flush: bool) -> Sorter {
+        Sorter { end: if can_flush { End::Flushed } else { End::AtOnce }, ..Sorter::default() }
+    }
+
+    /// Whether the runtime is to be asked now.
+    pub fn wants_flush(&mut self) -> bool {
+        let wants = self.end == End::Asking;
+        if wants {
+            self.end = End::Asked;
+        }
+        wants
+    }
+
     /// Whether something is unfinished that a pause would show.
     pub fn is_waiting(&self) -> bool {
         !self.line.is_empty() || !self.display.is_empty() || !self.errors.is_empty()
@@ -98,7 +128,14 @@ impl Sorter {
             lines.extend([record.line(), line.to_owned()]);
             return;
         }
+        if line == COMPLETE && self.end == End::Flushed {
+            self.end = End::Asking;
+            return;
+        }
         if line == COMPLETE {
+            if self.end == End::Asked {
+                self.end = End::Flushed;
+            }
             let rest = rest();
             lines.append(&mut self.errors(&rest));
         }
@@ -231,6 +268,18 @@ mod tests {
         assert!(sorter.errors(b"thread panicked at here").is_empty() && sorter.pause().is_empty());
         let lines = sorter.output(format!("{COMPLETE}\n").as_bytes(), nothing);
         assert_eq!(lines[0], Record::Stderr { text: "thread panicked at here".into() }.line(), "in another thread");
+    }
+
+    #[test]
+    fn a_cell_ends_when_what_it_has_begun_to_write_has_come() {
+        let mut sorter = Sorter::new(true);
+        let nothing = &mut Vec::new;
+        for _ in 0..2 {
+            assert!(sorter.output(format!("{COMPLETE}\n").as_bytes(), nothing).is_empty());
+            assert!(sorter.wants_flush() && !sorter.wants_flush());
+            let lines = sorter.output(format!("half{COMPLETE}\n").as_bytes(), nothing);
+            assert_eq!(lines, [Record::Stdout { text: "half".into() }.line(), COMPLETE.into()]);
+        }
     }
 
     #[test]

@@ -15,8 +15,16 @@ use super::CELL;
 /// Stands for the kernel's directory in what is noted: other kernels get copies.
 const HERE: &str = "{kernel}";
 /// Variables that cargo decides by.
-const DECIDING: [&str; 7] =
-    ["RUSTFLAGS", "RUSTC", "RUSTC_WRAPPER", "RUSTUP_TOOLCHAIN", "LIBTORCH", "EVCXR_FORCE_DYLIB", "CARGO_HOME"];
+const DECIDING: [&str; 8] = [
+    super::LEVEL,
+    "RUSTFLAGS",
+    "RUSTC",
+    "RUSTC_WRAPPER",
+    "RUSTUP_TOOLCHAIN",
+    "LIBTORCH",
+    "EVCXR_FORCE_DYLIB",
+    "CARGO_HOME",
+];
 
 /// A call of cargo, and all that its answer depends on but the cell's own code.
 pub struct Call {
