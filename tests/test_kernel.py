@@ -110,11 +110,11 @@ LONG = {
     "training": "Trainer { epochs: 1_000_000, ..Trainer::default() }.train(&network, &data, &[0, 1])?;",
     "STE-MM": "SteMm { epochs: 1_000_000, ..SteMm::default() }.align(&training.models, &data)?;",
     "barriers": "Interpolation { points: 1_000_000, ..Interpolation::default() }.barriers(\"a\", &training.models, &data)?;",
-    "curve": "Bezier { epochs: 1_000_000, ..Bezier::default() }.curve(\"a\", &training.models, &data)?;",
-    "plane": "Plane { points: 5_000, ..Plane::default() }.landscape(\"a\", &training.models, &data)?;",
+    "curve": "Bezier { epochs: 1_000_000, ..Bezier::default() }.fit(\"a\", &training.models, &data)?;",
+    "plane": "Plane { points: 3_000, ..Plane::default() }.around(\"a\", &training.models[0], &data)?;",
     "Hessian trace": "Hutchinson { vectors: 10_000_000, relative_error: None, ..Hutchinson::default() }"
-                     ".trace(&[(\"a\", &training.models[0])], &data.train)?;",
-    "spectral density": "SpectralDensity { vectors: 1_000_000, ..SpectralDensity::default() }.density(\"a\", &training.models[0], &data.train)?;",
+                     ".traces(&[(\"a\", &training.models[0])], &data.train)?;",
+    "spectral density": "SpectralDensity { vectors: 1_000_000, ..SpectralDensity::default() }.of((\"a\", &training.models[0]), &data.train)?;",
 }
 
 
@@ -187,7 +187,7 @@ def test_the_library_works_in_evcxrs_own_kernel():
     """The quickstart's first cells in "Rust (evcxr)", where progress comes in whole lines."""
     cells = nbformat.read(FOLDER / "00_quickstart.ipynb", as_version=4).cells
     codes = [cell.source for cell in cells if cell.cell_type == "code"][:2]
-    with Session(KernelManager(kernel_name="evcxr")) as session:
+    with Session(KernelManager(kernel_name="evcxr"), cwd=str(FOLDER)) as session:
         session.wait()
         for code in codes:
             answer = session.run(code)

@@ -101,11 +101,14 @@ impl Engine {
     pub fn run(mut self, first: Option<JupyterMessage>, requests: &Receiver<JupyterMessage>) {
         for request in first.into_iter().chain(requests.iter()) {
             self.links.publish(Status::busy(), &request);
-            let mut is_failed = false;
+            let mut waiting = Vec::new();
             match &request.content {
                 Content::ExecuteRequest(execute) => {
                     let reply = self.execute(&request, execute);
-                    is_failed = reply.status != ReplyStatus::Ok && execute.stop_on_error;
+                    if reply.status != ReplyStatus::Ok && execute.stop_on_error {
+                        // Before the failure is known: what is sent then is meant to run.
+                        waiting.extend(requests.try_iter());
+                    }
                     self.links.reply(reply, &request);
                 }
                 Content::CompleteRequest(complete) => {
@@ -119,15 +122,13 @@ impl Engine {
                 _ => {} // the front answers the others
             }
             self.links.publish(Status::idle(), &request);
-            if is_failed {
-                self.abort(requests);
-            }
+            self.abort(waiting);
         }
     }
 
     /// Cells that were sent before the failure was known do not run.
-    fn abort(&self, requests: &Receiver<JupyterMessage>) {
-        for waiting in requests.try_iter() {
+    fn abort(&self, requests: Vec<JupyterMessage>) {
+        for waiting in requests {
             self.links.publish(Status::busy(), &waiting);
             match &waiting.content {
                 Content::ExecuteRequest(_) => {

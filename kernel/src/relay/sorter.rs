@@ -1,5 +1,7 @@
 //! Turns what the runtime writes into lines for evcxr, and records.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use crate::records::{BEGIN, CHANGED, COMPLETE, END, ERROR, PANIC, Record, data};
@@ -15,9 +17,14 @@ pub struct Sorter {
     display: Vec<(String, String)>,
     /// Standard error, which may turn out to be the text of the cell's failure.
     errors: Vec<u8>,
+    /// When the first of it came.
+    errors_since: Option<Instant>,
     /// How a cell's end is told.
     end: End,
 }
+
+/// After so long standard error is no failure's text: on a busy machine the mark behind it may take a while.
+const HOLD: Duration = Duration::from_millis(200);
 
 /// The end of a cell.
 #[derive(Default, PartialEq)]
@@ -55,13 +62,18 @@ impl Sorter {
 
     /// Bytes of standard error.
     pub fn errors(&mut self, bytes: &[u8]) -> Vec<String> {
+        if bytes.is_empty() {
+            return Vec::new();
+        }
         self.errors.extend_from_slice(bytes);
-        if bytes.is_empty() { Vec::new() } else { self.show() }
+        self.errors_since.get_or_insert_with(Instant::now);
+        self.show()
     }
 
     /// Bytes of standard output; `rest` gives what was written to standard error meanwhile.
     pub fn output(&mut self, bytes: &[u8], rest: &mut dyn FnMut() -> Vec<u8>) -> Vec<String> {
         let mut lines = Vec::new();
+        self.release_old(&mut lines);
         for piece in bytes.split_inclusive(|&byte| byte == b'\n') {
             self.line.extend_from_slice(piece);
             if self.line.last() == Some(&b'\n') {
@@ -79,10 +91,7 @@ impl Sorter {
             return Vec::new();
         }
         let mut lines = self.show();
-        // From a panic's words to its mark the values of the cell are dropped, which may take long.
-        if !text(&self.errors).contains("panicked at") {
-            self.release(&mut lines);
-        }
+        self.release_old(&mut lines);
         // Nothing of a mark in the middle of its way, and no half character.
         let whole = std::str::from_utf8(&self.line).map_or_else(|error| error.valid_up_to(), str::len);
         if whole > 0 && !self.line.starts_with(b"EVCXR_") && !Record::begins(&self.line) {
@@ -123,6 +132,7 @@ impl Sorter {
         if line == PANIC || line == ERROR {
             lines.append(&mut self.show());
             self.errors.append(&mut rest());
+            self.errors_since = None;
             let text = text(&std::mem::take(&mut self.errors));
             let record = if line == PANIC { Record::Panic { text } } else { Record::Error { text } };
             lines.extend([record.line(), line.to_owned()]);
@@ -138,8 +148,8 @@ impl Sorter {
             }
             let rest = rest();
             lines.append(&mut self.errors(&rest));
+            self.release(lines);
         }
-        self.release(lines);
         if let Some(mime) = line.strip_prefix(BEGIN) {
             self.content = Some((mime.split(' ').next().unwrap_or_default().to_owned(), Vec::new()));
         } else if line == COMPLETE {
@@ -157,8 +167,18 @@ impl Sorter {
         }
     }
 
+    /// Standard error that has been held long enough. From a panic's words to its mark the values of the cell are dropped, which may
+    /// take longer.
+    fn release_old(&mut self, lines: &mut Vec<String>) {
+        let is_old = self.errors_since.is_some_and(|since| since.elapsed() >= HOLD);
+        if is_old && !text(&self.errors).contains("panicked at") {
+            self.release(lines);
+        }
+    }
+
     /// Standard error, which has turned out to be no failure's text.
     fn release(&mut self, lines: &mut Vec<String>) {
+        self.errors_since = None;
         if !self.errors.is_empty() {
             lines.push(Record::Stderr { text: text(&std::mem::take(&mut self.errors)) }.line());
         }
@@ -263,7 +283,12 @@ mod tests {
             sorter.output(format!("{ERROR}\n").as_bytes(), nothing)[0],
             Record::Error { text: "why".into() }.line()
         );
-        assert!(sorter.errors(b"a warning").is_empty());
+        // Lines that are read after it may have been written before it.
+        assert!(sorter.errors(b"why").is_empty());
+        let lines = sorter.output(format!("on\n{ERROR}\n").as_bytes(), nothing);
+        assert_eq!(lines[..2], ["on".to_owned(), Record::Error { text: "why".into() }.line()]);
+        assert!(sorter.errors(b"a warning").is_empty() && sorter.pause().is_empty());
+        std::thread::sleep(HOLD);
         assert_eq!(sorter.output(b"on\n", nothing), [Record::Stderr { text: "a warning".into() }.line(), "on".into()]);
         assert!(sorter.errors(b"thread panicked at here").is_empty() && sorter.pause().is_empty());
         let lines = sorter.output(format!("{COMPLETE}\n").as_bytes(), nothing);
