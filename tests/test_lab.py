@@ -77,6 +77,7 @@ def page(lab):
         browser.close()
 
 
+ERROR = "[data-mime-type='application/vnd.jupyter.stderr'], [data-mime-type='application/vnd.jupyter.error']"
 NOTEBOOK = "[...window.jupyterapp.shell.widgets('main')].find(w => w.sessionContext)"
 
 
@@ -111,7 +112,7 @@ def test_a_reader_runs_all_interrupts_and_goes_on(page):
     command(page, "notebook:interrupt-kernel")
     page.wait_for_function(status("idle"))
     assert time.monotonic() - start < 3
-    error = cell(page, 1).locator("[data-mime-type='application/vnd.jupyter.error']")
+    error = cell(page, 1).locator(ERROR)
     assert "interrupted in training 2 models" in error.inner_text()
     assert "ended after" in cell(page, 1).locator(".jp-RenderedHTMLCommon").inner_text() and bar.count() == 0
     assert cell(page, 2).locator(".jp-OutputArea-output").count() == 0, "the cells behind it did not run"
@@ -127,7 +128,7 @@ def test_charts_are_shown_and_an_error_stops_the_run(page):
     cell(page, 3).locator("table").wait_for()
     page.wait_for_function(status("idle"))
     run_from(page, 4, "notebook:run-all-below")
-    error = cell(page, 4).locator("[data-mime-type='application/vnd.jupyter.error']")
+    error = cell(page, 4).locator(ERROR)
     error.wait_for()
     page.wait_for_function(status("idle"))
     assert "no method named `no_such_method`" in error.inner_text()
@@ -146,7 +147,7 @@ def test_errors_tables_and_text_are_readable_in_the_dark_theme(page):
     time.sleep(1)
     page.screenshot(path=PICTURES / "dark.png", full_page=True)
     color = "node => getComputedStyle(node).color"
-    for place in [cell(page, 4).locator("[data-mime-type='application/vnd.jupyter.error'] pre"), cell(page, 3).locator("td").first]:
+    for place in [cell(page, 4).locator(ERROR).locator("pre"), cell(page, 3).locator("td").first]:
         assert brightness(place.evaluate(color)) > 0.5
-    marks = cell(page, 4).locator("[data-mime-type='application/vnd.jupyter.error'] span[class^=ansi-]").first
+    marks = cell(page, 4).locator(ERROR).locator("span[class^=ansi-]").first
     assert brightness(marks.evaluate(color)) > 0.2, "the offending word"

@@ -21,6 +21,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use crate::cell::Current;
 use crate::code::{Completeness, completeness};
 use crate::engine::{Engine, Links, Question};
+use crate::request::read;
 
 /// Anything that ends the kernel.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -141,7 +142,7 @@ async fn ask(mut socket: KernelStdinConnection, mut questions: UnboundedReceiver
 /// Answers requests on the shell socket, or hands them to the engine.
 async fn answer(mut socket: RouterRecvConnection, links: Links, engine: Sender<JupyterMessage>) {
     loop {
-        let request = match socket.read().await {
+        let request = match read(&mut socket).await {
             Ok(request) => request,
             Err(error) => {
                 eprintln!("stemm_kernel: a request cannot be read: {error}");
@@ -182,7 +183,7 @@ async fn answer(mut socket: RouterRecvConnection, links: Links, engine: Sender<J
 /// Answers requests on the control socket, which does not wait for cells; returns at a shutdown.
 async fn control_loop(mut socket: KernelControlConnection, links: Links) -> Result<()> {
     loop {
-        let request = match socket.read().await {
+        let request = match read(&mut socket).await {
             Ok(request) => request,
             Err(error) => {
                 eprintln!("stemm_kernel: a request cannot be read: {error}");

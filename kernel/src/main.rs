@@ -19,6 +19,7 @@ mod process;
 mod pump;
 mod records;
 mod relay;
+mod request;
 mod standard_library;
 mod tools;
 

@@ -218,9 +218,9 @@ impl State {
 
     /// Share, rate, time left and detail.
     fn facts(&self) -> String {
-        let pace = self.pace().map(|(rate, left)| format!("{}  {} left", rate_text(rate), minutes(left)));
-        let facts = [Some(format!("{:3.0} %", 100.0 * self.share())), pace, Some(self.detail.clone())];
-        facts.into_iter().flatten().filter(|fact| !fact.is_empty()).collect::<Vec<_>>().join("  ")
+        let pace = self.pace().map(|(rate, left)| format!("{} · {} left", rate_text(rate), minutes(left)));
+        let facts = [Some(format!("{:.0} %", 100.0 * self.share())), pace, Some(self.detail.clone())];
+        facts.into_iter().flatten().filter(|fact| !fact.is_empty()).collect::<Vec<_>>().join(" · ")
     }
 
     fn line(&self) -> String {
@@ -283,14 +283,14 @@ mod tests {
         let line = state(1, 0).line();
         assert!(line.starts_with("training <3> [█████░"), "{line}");
         assert!(
-            line.contains("25 %") && line.contains("30.0 s/step  1:30 left") && line.ends_with("loss 0.5"),
+            line.contains("25 %") && line.contains("30.0 s/step · 1:30 left") && line.ends_with("loss 0.5"),
             "{line}"
         );
     }
 
     #[test]
     fn steps_of_a_checkpoint_are_no_work_of_this_run() {
-        assert!(state(3, 2).line().contains("75 %  30.0 s/step  0:30 left"), "{}", state(3, 2).line());
+        assert!(state(3, 2).line().contains("75 % · 30.0 s/step · 0:30 left"), "{}", state(3, 2).line());
         assert!(!state(2, 2).line().contains("steps/s"), "no rate before the first step");
         assert_eq!(
             (rate_text(12.34), rate_text(0.04), minutes(3700.0)),
