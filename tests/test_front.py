@@ -132,7 +132,7 @@ def test_an_error_of_the_compiler_shows_the_line_and_marks_the_place(kernel):
     answer = run(kernel, "let a = 1;\nlet b = nothing;")
     assert answer.error_name == "CompilationError" and "cannot find value `nothing`" in answer.error
     shown = "\n".join(content["traceback"][0] for _, kind, content in answer.messages if kind == "error")
-    assert "   2 | let b = nothing;\n     |         \x1b[1;31m^^^^^^^" in shown
+    assert "   2 | let b = nothing;\n     |         \x1b[1m^^^^^^^" in shown
 
 
 def test_cells_behind_a_failed_one_are_aborted_unless_asked_otherwise(kernel):

@@ -150,4 +150,4 @@ def test_errors_tables_and_text_are_readable_in_the_dark_theme(page):
     for place in [cell(page, 4).locator(ERROR).locator("pre"), cell(page, 3).locator("td").first]:
         assert brightness(place.evaluate(color)) > 0.5
     marks = cell(page, 4).locator(ERROR).locator("span[class^=ansi-]").first
-    assert brightness(marks.evaluate(color)) > 0.2, "the offending word"
+    assert brightness(marks.evaluate(color)) > 0.5, "the offending word"

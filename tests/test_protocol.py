@@ -17,7 +17,7 @@ class ProtocolTest(jupyter_kernel_test.KernelTests):
     invalid_code_samples = ["}", "f(]"]
     code_generate_error = "let a: i32 = None.unwrap();"
     code_execute_result = [{"code": "1 + 1", "result": "2"}, {"code": '"a"', "result": '"a"'}, {"code": "2 + 2", "result": "4"},
-                           {"code": "1 + 1", "result": "2"}, {"code": "3 + 1 + 1", "result": "5"}]
+                           {"code": "1 + 1", "result": "2"}, {"code": "9 - 4", "result": "5"}]
     code_display_data = [{"code": "use stemm::prelude::*;\nshow(&1);", "mime": "text/plain"}]
     code_history_pattern = "*1 + 1*"
     supported_history_operations = ("tail", "range", "search")

@@ -35,7 +35,7 @@ pub fn failure(
     let interrupted = cell.is_interrupted();
     let named = |name: &str| if interrupted { "Interrupted" } else { name }.to_owned();
     let simple = |name: String, text: String| {
-        let traceback = vec![format!("{}: {text}", red(&name))];
+        let traceback = vec![format!("{}: {text}", strong(&name))];
         Some(ErrorOutput { ename: name, evalue: text, traceback })
     };
     match (result, &cell.failure) {
@@ -82,7 +82,7 @@ pub fn of_brackets() -> ErrorOutput {
     ErrorOutput {
         ename: "CompilationError".into(),
         evalue: text.into(),
-        traceback: vec![format!("{}: {text}", red("error"))],
+        traceback: vec![format!("{}: {text}", strong("error"))],
     }
 }
 
@@ -117,7 +117,7 @@ fn line_of_cell(number: usize, code: &str, generated: &str) -> Option<usize> {
 /// An error of the compiler as rustc says it, with the lines of the cell.
 fn explained(error: &CompilationError, place: &Place) -> String {
     let number = error.code().map_or_else(String::new, |number| format!("[{number}]"));
-    let mut text = format!("{}: {}", red(&format!("error{number}")), error.message());
+    let mut text = format!("{}: {}", strong(&format!("error{number}")), error.message());
     for part in error.spanned_messages() {
         let Some(span) = &part.span else { continue };
         let line = place.code.lines().nth(span.start_line.saturating_sub(1)).unwrap_or("");
@@ -128,7 +128,7 @@ fn explained(error: &CompilationError, place: &Place) -> String {
             false => line.chars().count(),
         };
         let (indent, width) = (" ".repeat(start), end.saturating_sub(start).max(1));
-        let marks = red(&"^".repeat(width));
+        let marks = strong(&"^".repeat(width));
         text += &format!("\n{:>4} | {line}\n     | {indent}{marks} {}", span.start_line, part.label);
     }
     for help in error.help() {
@@ -148,9 +148,9 @@ fn loss(error: &CompilationError, lost: &HashMap<String, usize>) -> String {
     })
 }
 
-/// Red where colours are shown; every theme has a readable red, and it is bold for those who see none.
-fn red(text: &str) -> String {
-    format!("\u{1b}[1;31m{text}\u{1b}[0m")
+/// Bold: red, on the reddish ground that errors have, is hard to read in dark themes.
+fn strong(text: &str) -> String {
+    format!("\u{1b}[1m{text}\u{1b}[0m")
 }
 
 #[cfg(test)]

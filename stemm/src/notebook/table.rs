@@ -9,7 +9,7 @@ use super::text::{beginning, number};
 const SHOWN_CELL: usize = 120;
 const SHOWN_NAME: usize = 60;
 /// Rows shown of a long table, at its head and at its tail.
-const SHOWN_ROWS: usize = 12;
+const SHOWN_ROWS: usize = 40;
 /// Columns shown of a wide table, at its left and at its right.
 const SHOWN_COLUMNS: usize = 24;
 
@@ -28,7 +28,9 @@ pub(crate) fn html_table(frame: &DataFrame, remark: &str) -> String {
         format!("<tr>{}</tr>", cells.collect::<String>())
     };
     let name = |column: usize| beginning(format_args!("{}", frame.columns()[column].name()), SHOWN_NAME);
-    let mut html = format!("<table><thead>{}</thead><tbody>", row("th", &name));
+    // What does not fit is scrolled to.
+    let scrolled = "<div style=\"overflow:auto;max-width:100%;max-height:30em\">";
+    let mut html = format!("{scrolled}<table><thead>{}</thead><tbody>", row("th", &name));
     for shown in rows {
         html += &match shown {
             Some(index) => {
@@ -39,7 +41,7 @@ pub(crate) fn html_table(frame: &DataFrame, remark: &str) -> String {
             }
         };
     }
-    html += "</tbody></table>";
+    html += "</tbody></table></div>";
     let remark = beginning(format_args!("{remark}"), SHOWN_REMARK);
     let remark = if remark.is_empty() { remark } else { format!("{} &#183; ", escape(&remark)) };
     html + &format!("<p>{remark}{height} rows &#215; {width} columns</p>")
@@ -82,7 +84,7 @@ mod tests {
     fn long_tables_are_cut_in_the_middle_and_say_their_shape() {
         let html = html_table(&df!["step" => (0..100).collect::<Vec<i32>>()].unwrap(), "");
         assert!(html.contains("100 rows &#215; 1 columns") && html.contains("&#8942;"));
-        assert!(html.contains(">5<") && !html.contains(">6<") && html.contains(">94<"), "{html}");
+        assert!(html.contains(">19<") && !html.contains(">20<") && html.contains(">80<"), "{html}");
     }
 
     #[test]
