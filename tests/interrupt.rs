@@ -30,7 +30,7 @@ fn data_and_network() -> Result<(Splits, Network)> {
 fn a_training_that_is_a_value_goes_on_to_the_same_bits() -> Result<()> {
     let (_turn, note) = notes();
     let (data, network) = data_and_network()?;
-    let trainer = Trainer { epochs: 60, batch_size: 32, progress: Progress::Silent, ..Trainer::default() };
+    let trainer = Trainer { epochs: 20, batch_size: 32, progress: Progress::Silent, ..Trainer::default() };
     let whole = trainer.train(&network, &data, &[0, 1])?;
     let mut run = trainer.start(&network, &data, &[0, 1])?;
     let mut interrupts = 0;
@@ -71,7 +71,8 @@ fn a_training_that_is_a_value_goes_on_to_the_same_bits() -> Result<()> {
 fn work_without_progress_stops_too() -> Result<()> {
     let (_turn, note) = notes();
     let (data, network) = data_and_network()?;
-    let models = Trainer { epochs: 1, progress: Progress::Silent, ..Trainer::default() }.train(&network, &data, &[0, 1])?.models;
+    let models =
+        Trainer { epochs: 1, progress: Progress::Silent, ..Trainer::default() }.train(&network, &data, &[0, 1])?.models;
     std::fs::write(&note, "").unwrap();
     assert!(interrupted());
     let start = Instant::now();

@@ -191,7 +191,7 @@ impl Work {
         let live: Vec<&State> = self.states.iter().filter(|state| state.progress == Progress::Live).collect();
         let html = live.iter().map(|state| state.bar()).collect();
         let text = live.iter().map(|state| state.line()).collect::<Vec<_>>().join("\n");
-        let bundle = Bundle::of([("text/html", html), ("text/plain", text)]).as_progress();
+        let bundle = Bundle::of([("text/html", html), ("text/plain", text)]).marked_as_progress();
         match &self.shown {
             Some(shown) => shown.update(&bundle),
             None => self.shown = Some(Shown::new(&bundle)),
@@ -248,7 +248,7 @@ impl State {
         };
         let detail = if self.detail.is_empty() { String::new() } else { format!("; {}", self.detail) };
         let text = format!("{}: {steps} in {}{detail}", self.label, minutes(seconds));
-        Bundle::of([("text/html", format!("<div>{}</div>", escape(&text))), ("text/plain", text)]).as_progress()
+        Bundle::of([("text/html", format!("<div>{}</div>", escape(&text))), ("text/plain", text)]).marked_as_progress()
     }
 }
 

@@ -82,13 +82,7 @@ impl Bars {
     }
 
     /// A bar with its standard error and its value, where that is narrow enough.
-    fn draw_bar(
-        &self,
-        plot: &Plot<'_, '_>,
-        x: f64,
-        (value, error): (f64, f64),
-        slot: i32,
-    ) -> Result<()> {
+    fn draw_bar(&self, plot: &Plot<'_, '_>, x: f64, (value, error): (f64, f64), slot: i32) -> Result<()> {
         let Field { top, bottom, .. } = plot.field;
         if !value.is_finite() {
             let Some((x, y)) = plot.inside((x, 0.0)) else { return Ok(()) };

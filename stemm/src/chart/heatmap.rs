@@ -139,12 +139,7 @@ impl Heatmap {
 }
 
 /// The colour bar, from the highest value at the top to the lowest.
-fn draw_bar(
-    area: &Area<'_>,
-    (x, top): (i32, i32),
-    height: i32,
-    (low, high): (f64, f64),
-) -> Result<()> {
+fn draw_bar(area: &Area<'_>, (x, top): (i32, i32), height: i32, (low, high): (f64, f64)) -> Result<()> {
     let y = |step: i32| top + height * step / STEPS;
     for step in 0..STEPS {
         let color = shade(1.0 - f64::from(step) / f64::from(STEPS - 1));

@@ -55,12 +55,7 @@ pub(crate) fn fitted(text: &str, size: u32, room: i32) -> String {
 }
 
 /// Text in the chart's ink, at a place by its anchor.
-pub(super) fn write(
-    area: &Area<'_>,
-    text: String,
-    at: (i32, i32),
-    (horizontal, vertical): (HPos, VPos),
-) -> Result<()> {
+pub(super) fn write(area: &Area<'_>, text: String, at: (i32, i32), (horizontal, vertical): (HPos, VPos)) -> Result<()> {
     let style = font(TEXT).color(&INK).pos(Pos::new(horizontal, vertical));
     area.draw(&Text::new(text, at, style)).map_err(drawn)
 }

@@ -190,7 +190,11 @@ impl Chart {
         }
         let (width, height) = self.size();
         if width.min(height) < SMALLEST || u64::from(width) * u64::from(height) > MOST_PIXELS {
-            return refused("size", format!("({width}, {height})"), "at least 50 pixels along each side and at most 50 million");
+            return refused(
+                "size",
+                format!("({width}, {height})"),
+                "at least 50 pixels along each side and at most 50 million",
+            );
         }
         if self.columns == 0 {
             return refused("columns", 0, "at least 1");
@@ -224,7 +228,10 @@ impl Chart {
         let mut svg = String::new();
         self.paint(&Canvas::Svg(SVGBackend::with_string(&mut svg, self.size())).into_drawing_area())?;
         // What a screen reader says of the picture.
-        let label = format!("<svg role=\"img\" aria-label=\"{}\" ", escape(&fitted(&self.titles(), TEXT, 4 * WIDTH as i32)).replace('"', "&quot;"));
+        let label = format!(
+            "<svg role=\"img\" aria-label=\"{}\" ",
+            escape(&fitted(&self.titles(), TEXT, 4 * WIDTH as i32)).replace('"', "&quot;")
+        );
         Ok(svg.replacen("<svg ", &label, 1))
     }
 

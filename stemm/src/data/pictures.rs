@@ -51,7 +51,10 @@ impl Dataset {
         let range = high.f_sub(&low)?.f_clamp_min(f64::MIN_POSITIVE)?;
         let bytes = values.f_sub(&low)?.f_div(&range)?.f_mul_scalar(255.0)?.f_to_kind(Kind::Uint8)?;
         // [n, height, width, 3]
-        let bytes = bytes.f_view([-1, channels, height, width])?.f_expand([-1, 3, height, width], false)?.f_permute([0, 2, 3, 1])?;
+        let bytes = bytes
+            .f_view([-1, channels, height, width])?
+            .f_expand([-1, 3, height, width], false)?
+            .f_permute([0, 2, 3, 1])?;
         let pixels = (0..bytes.size()[0]).map(|index| {
             let bytes = Vec::<u8>::try_from(&bytes.f_select(0, index)?.f_contiguous()?.f_view([-1])?)?;
             Ok(bytes.chunks_exact(3).map(|color| RGBColor(color[0], color[1], color[2])).collect())
@@ -78,14 +81,16 @@ impl Pictures {
             let (height, width) = self.size;
             let place = |index: usize, count: usize| (index * SIDE as usize / count) as i32;
             for (index, (label, pixels)) in self.labels.iter().zip(&self.pixels).enumerate() {
-                let (left, top) = ((index % ACROSS) as i32 * CELL.0 as i32 + 5, (index / ACROSS) as i32 * CELL.1 as i32 + 5);
+                let (left, top) =
+                    ((index % ACROSS) as i32 * CELL.0 as i32 + 5, (index / ACROSS) as i32 * CELL.1 as i32 + 5);
                 for (at, color) in pixels.iter().enumerate() {
                     let (row, column) = (at / width, at % width);
                     let corners = [
                         (left + place(column, width), top + place(row, height)),
                         (left + place(column + 1, width), top + place(row + 1, height)),
                     ];
-                    root.draw(&Rectangle::new(corners, color.filled())).map_err(|error| Error::Chart(error.to_string()))?;
+                    root.draw(&Rectangle::new(corners, color.filled()))
+                        .map_err(|error| Error::Chart(error.to_string()))?;
                 }
                 let text = crate::chart::fitted(label, TEXT, SIDE as i32);
                 root.draw_text(&text, &font(TEXT).color(&INK), (left, top + SIDE as i32 + 2))

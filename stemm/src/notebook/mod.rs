@@ -63,7 +63,7 @@ impl Bundle {
     }
 
     /// Marks a display of progress, which depends on how fast the machine is.
-    pub(crate) fn as_progress(mut self) -> Bundle {
+    pub(crate) fn marked_as_progress(mut self) -> Bundle {
         self.metadata.insert("stemm".into(), "progress".into());
         self
     }

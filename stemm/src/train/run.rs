@@ -86,7 +86,10 @@ impl TrainingRun {
             courses.iter_mut().try_for_each(|course| course.finish(trainer, network))?;
         }
         task.finish();
-        Ok(Training { models: courses.iter().filter_map(|course| course.result.clone()).collect(), history: self.history() })
+        Ok(Training {
+            models: courses.iter().filter_map(|course| course.result.clone()).collect(),
+            history: self.history(),
+        })
     }
 
     /// Losses and accuracies of the epochs that are done.
