@@ -13,7 +13,7 @@ use crate::notebook::{Bundle, Show};
 const SHOWN: i64 = 24;
 const ACROSS: usize = 8;
 /// Pixels of a picture with its label, and along a side of the picture in it.
-const CELL: (u32, u32) = (95, 112);
+const CELL: (u32, u32) = (95, 116);
 const SIDE: u32 = 84;
 
 /// The first samples of a data set as pictures with their labels; made by [`Dataset::pictures`].
@@ -93,7 +93,7 @@ impl Pictures {
                         .map_err(|error| Error::Chart(error.to_string()))?;
                 }
                 let text = crate::chart::fitted(label, TEXT, SIDE as i32);
-                root.draw_text(&text, &font(TEXT).color(&INK), (left, top + SIDE as i32 + 2))
+                root.draw_text(&text, &font(TEXT).color(&INK), (left, top + SIDE as i32 + 6))
                     .map_err(|error| Error::Chart(error.to_string()))?;
             }
             Ok(())
