@@ -237,7 +237,7 @@ def test_silent_cells_and_expressions_of_the_front_end(kernel):
     assert request["user_expressions"]["wrong"]["status"] == "error"
 
 
-@pytest.mark.parametrize("command, says", [(":vars", "Variable"), (":help", ":dep"), (":version", "0.22"), (":timing", "Timing")])
+@pytest.mark.parametrize("command, says", [(":vars", "Variable"), ("!echo \\)", ")"), (":help", ":dep"), (":version", "0.22"), (":timing", "Timing")])
 def test_commands_of_evcxr_work(kernel, command, says):
     answer = run(kernel, command)
     assert says in str(answer.result)

@@ -81,6 +81,9 @@ def test_plain_values_show_their_debug_text(kernels):
     assert kernel.run("words.first()").result == {"text/plain": 'Some("a")'}  # borrows from a variable
     assert kernel.run('for word in &words { println!("{word}"); }').result == {}  # nothing beside what it prints
     assert "Debug" in kernel.run("struct Plain;\nPlain").error
+    # A value that cannot be shown takes nothing from those after it, also not from one that moves a variable.
+    moved = kernel.run('let lines = Lines::new("a", "x", "y");\nChart::from(lines)')
+    assert "image/png" in moved.result, moved
 
 
 def test_displays_come_while_the_cell_runs_and_can_be_replaced(kernels):

@@ -12,6 +12,17 @@ pub enum Completeness {
     Invalid,
 }
 
+/// The code in two: evcxr's commands, with comments and empty lines among them, and the Rust behind them.
+pub fn split_commands(code: &str) -> (&str, &str) {
+    let is_before = |line: &&str| is_command(line) || line.starts_with("//") || line.trim().is_empty();
+    code.split_at(code.split_inclusive('\n').take_while(is_before).map(str::len).sum())
+}
+
+/// Whether evcxr takes a line before the Rust for a command of its own or of the shell.
+pub fn is_command(line: &str) -> bool {
+    line.starts_with('!') || line.trim_start_matches(' ').starts_with(':')
+}
+
 /// Judges the end of the code.
 pub fn completeness(code: &str) -> Completeness {
     let tokens = LexedStr::new(Edition::CURRENT, code);
@@ -121,6 +132,14 @@ mod tests {
         for code in ["}", "f(]", "f())"] {
             assert_eq!(completeness(code), Completeness::Invalid, "{code}");
         }
+    }
+
+    #[test]
+    fn commands_stand_before_the_rust() {
+        let commands = "// a cell\n!echo :)\n\n  :dep a = \"1\"\n";
+        let rust = "let f = Vec\n    ::new();\n!true";
+        assert_eq!(split_commands(&format!("{commands}{rust}")), (commands, rust));
+        assert_eq!((split_commands(""), split_commands("1")), (("", ""), ("", "1")));
     }
 
     #[test]

@@ -7,6 +7,8 @@ use evcxr::{Error, EvalOutputs};
 use ra_ap_syntax::ast::{HasModuleItem, Item};
 use ra_ap_syntax::{AstNode, Edition, SourceFile, TextSize};
 
+use crate::code::{is_command, split_commands};
+
 const BEFORE: &str = "{ let evcxr_shown = &(";
 const AFTER: &str = "); evcxr_shown.evcxr_display(); };";
 const WRAPPER: &str = "fn cell() {\n";
@@ -23,7 +25,7 @@ impl Displaying {
     /// The cell's code in that form, if it ends with an expression whose value is shown.
     pub fn new(code: &str) -> Option<Displaying> {
         // Commands of evcxr are no Rust; and a cell that is compiled twice would obey them twice.
-        if code.lines().any(|line| line.trim_start().starts_with([':', '!'])) {
+        if split_commands(code).0.lines().any(is_command) {
             return None;
         }
         let parsed = SourceFile::parse(&format!("{WRAPPER}{code}\n}}"), Edition::CURRENT);

@@ -16,7 +16,9 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::cell::Current;
-use crate::code::{Completeness, byte_offset, character_offset, completeness, end_of_subject, without_command};
+use crate::code::{
+    Completeness, byte_offset, character_offset, completeness, end_of_subject, split_commands, without_command,
+};
 use crate::display::{Displaying, is_about_display};
 use crate::failure::{self, Place, failure};
 use crate::memory::Memory;
@@ -187,7 +189,7 @@ impl Engine {
 
     /// Runs code as a cell: what it shows last, or what went wrong.
     fn run_code(&mut self, request: &JupyterMessage, code: &str, may_ask: bool) -> Result<EvalOutputs, ErrorOutput> {
-        if completeness(code) == Completeness::Invalid {
+        if completeness(split_commands(code).1) == Completeness::Invalid {
             return Err(failure::of_brackets()); // evcxr would take it for nothing
         }
         self.links.current.begin(request);
@@ -203,8 +205,10 @@ impl Engine {
         let compiled = displaying.as_ref().map_or(code.as_str(), |displaying| &displaying.code);
         let mut result = self.execute_code(request, compiled, may_ask);
         if displaying.is_some() && is_about_display(&result) {
-            (displaying, self.can_display) = (None, false);
+            displaying = None;
             result = self.execute_code(request, &code, may_ask);
+            // A debug text without the method: no library has brought it. Neither of both: that is a matter of this value.
+            self.can_display = result.is_err();
         }
         let (done, is_done) = crossbeam_channel::bounded(1);
         if self.flush.send(done).is_ok() {

@@ -87,7 +87,8 @@ impl Sorter {
 
     /// Nothing has come for a while.
     pub fn pause(&mut self) -> Vec<String> {
-        if self.content.is_some() {
+        // A cell that has ended shows the rest as its end.
+        if self.content.is_some() || self.end == End::Asked {
             return Vec::new();
         }
         let mut lines = self.show();
@@ -305,6 +306,17 @@ mod tests {
             let lines = sorter.output(format!("half{COMPLETE}\n").as_bytes(), nothing);
             assert_eq!(lines, [Record::Stdout { text: "half".into() }.line(), COMPLETE.into()]);
         }
+    }
+
+    #[test]
+    fn a_result_stays_the_result_however_long_its_end_takes() {
+        let mut sorter = Sorter::new(true);
+        let nothing = &mut Vec::new;
+        let result = format!("{}{COMPLETE}\n", display("text/plain", "r"));
+        assert!(sorter.output(result.as_bytes(), nothing).is_empty() && sorter.wants_flush());
+        assert!(sorter.pause().is_empty());
+        let lines = sorter.output(format!("{COMPLETE}\n").as_bytes(), nothing);
+        assert_eq!(lines, ["EVCXR_BEGIN_CONTENT text/plain", "r", END, COMPLETE]);
     }
 
     #[test]
