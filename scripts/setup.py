@@ -172,9 +172,10 @@ def kernel_key() -> str:
     sources = [path for part in ["src", "assets"] for path in sorted((crate / part).rglob("*")) if path.is_file()]
     rustc = printed_by_rustc("--version").encode()
     scripts = [ROOT / "scripts" / name for name in ["setup.py", "warm_up.py", "session.py"]]
-    files = [ROOT / "Cargo.lock", ROOT / "Cargo.toml", crate / "Cargo.toml", KERNEL_SOURCES / "Cargo.toml", *scripts, *sources]
+    files = [ROOT / "Cargo.lock", ROOT / "Cargo.toml", crate / "Cargo.toml", *scripts, *sources]
     parts = [path.read_bytes() for path in files]
-    return digest(str(ROOT).encode(), rustc, *parts)
+    # What kernels note of cargo's decisions (kernel/src/tools.rs) is part of the template.
+    return digest(str(ROOT).encode(), rustc, front_key().encode(), *parts)
 
 
 def build_kernel() -> None:

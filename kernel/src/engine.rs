@@ -88,7 +88,7 @@ impl Engine {
 
     /// Does what the first cells would wait for, unless somebody waits already: reads the crates for their types, and loads
     /// the libraries by running a line that leaves nothing behind.
-    pub fn warm_up(&mut self, is_asked: impl Fn() -> bool) {
+    pub fn warm_up(&mut self, mut is_asked: impl FnMut() -> bool) {
         let Ok(line) = std::env::var("STEMM_KERNEL_WARM_UP") else { return };
         let word = "let warm = std::env::args(); warm.";
         if !is_asked() {

@@ -2,8 +2,8 @@
 
 use std::os::unix::process::parent_id;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jupyter_protocol::{
@@ -21,7 +21,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use crate::cell::Current;
 use crate::code::{Completeness, completeness};
 use crate::engine::{Engine, Links, Question};
-use crate::request::read;
+use crate::request::next;
 
 /// Anything that ends the kernel.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -32,8 +32,6 @@ const STACK: usize = 64 << 20;
 const LAST_WORDS: Duration = Duration::from_millis(50);
 /// So often is looked whether Jupyter has ended.
 const PARENT_PACE: Duration = Duration::from_millis(500);
-/// After an unreadable message.
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// Serves a connection file until Jupyter ends the kernel, or has ended itself.
 ///
@@ -92,13 +90,12 @@ fn start_engine(links: Links) -> Result<Sender<JupyterMessage>> {
     thread.spawn(move || match Engine::new(links) {
         Ok(mut engine) => {
             // One request is taken out to see whether there is one; it is answered first.
-            let first = Mutex::new(None);
+            let mut first = None;
             engine.warm_up(|| {
-                let mut first = first.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                *first = first.take().or_else(|| queue.try_recv().ok());
+                first = first.take().or_else(|| queue.try_recv().ok());
                 first.is_some()
             });
-            engine.run(first.into_inner().ok().flatten(), &queue);
+            engine.run(first, &queue);
         }
         Err(error) => {
             eprintln!("stemm_kernel: evcxr does not start: {error}");
@@ -142,14 +139,7 @@ async fn ask(mut socket: KernelStdinConnection, mut questions: UnboundedReceiver
 /// Answers requests on the shell socket, or hands them to the engine.
 async fn answer(mut socket: RouterRecvConnection, links: Links, engine: Sender<JupyterMessage>) {
     loop {
-        let request = match read(&mut socket).await {
-            Ok(request) => request,
-            Err(error) => {
-                eprintln!("stemm_kernel: a request cannot be read: {error}");
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
-        };
+        let request = next(&mut socket).await;
         let is_busy = links.current.is_busy();
         let content: Content = match &request.content {
             Content::ExecuteRequest(_) => {
@@ -183,14 +173,7 @@ async fn answer(mut socket: RouterRecvConnection, links: Links, engine: Sender<J
 /// Answers requests on the control socket, which does not wait for cells; returns at a shutdown.
 async fn control_loop(mut socket: KernelControlConnection, links: Links) -> Result<()> {
     loop {
-        let request = match read(&mut socket).await {
-            Ok(request) => request,
-            Err(error) => {
-                eprintln!("stemm_kernel: a request cannot be read: {error}");
-                tokio::time::sleep(PAUSE).await;
-                continue;
-            }
-        };
+        let request = next(&mut socket).await;
         let content: Content = match &request.content {
             Content::InterruptRequest(_) => {
                 let current = links.current.clone();

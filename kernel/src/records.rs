@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-// Of evcxr 0.22, not part of its interface. tests/test_kernel.py has a test for each.
+// Of evcxr 0.22, not part of its interface. tests/test_front.py has a test for each.
 /// Ends the output of a cell.
 pub const COMPLETE: &str = "EVCXR_EXECUTION_COMPLETE";
 /// The cell panicked.

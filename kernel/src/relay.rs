@@ -152,12 +152,7 @@ fn wait(output: &ChildStdout, errors: &Errors, limit: Option<Duration>) -> (bool
     if let Some(errors) = &errors.0 {
         pipes.push(PollFd::new(errors, PollFlags::IN));
     }
-    loop {
-        match poll(&mut pipes, limit.as_ref()) {
-            Err(rustix::io::Errno::INTR) => continue,
-            _ => break,
-        }
-    }
+    while poll(&mut pipes, limit.as_ref()) == Err(rustix::io::Errno::INTR) {}
     let waits = |index: usize| pipes.get(index).is_some_and(|pipe: &PollFd| !pipe.revents().is_empty());
     (waits(0), waits(1))
 }

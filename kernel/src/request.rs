@@ -1,5 +1,7 @@
 //! Requests as they come: clients leave out what has a default, which the library for messages does not forgive everywhere.
 
+use std::time::Duration;
+
 use jupyter_protocol::{JupyterMessage, JupyterMessageContent};
 use jupyter_zmq_client::{Connection, RawMessage};
 use serde_json::{Value, json};
@@ -7,11 +9,21 @@ use zeromq::SocketRecv;
 
 use crate::front::Result;
 
-/// Waits for the next request.
-///
-/// # Errors
-/// A message that is not signed by Jupyter's key, or is none.
-pub async fn read<S: SocketRecv>(socket: &mut Connection<S>) -> Result<JupyterMessage> {
+/// After an unreadable message: if the socket is the reason, the next one is no better.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Waits for the next request; what is not signed by Jupyter's key, or is no message, is logged and passed over.
+pub async fn next<S: SocketRecv>(socket: &mut Connection<S>) -> JupyterMessage {
+    loop {
+        match read(socket).await {
+            Ok(request) => return request,
+            Err(error) => eprintln!("stemm_kernel: a request cannot be read: {error}"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn read<S: SocketRecv>(socket: &mut Connection<S>) -> Result<JupyterMessage> {
     let raw = RawMessage::from_multipart(socket.socket.recv().await?, &socket.mac)?;
     let [header, parent, metadata, content, buffers @ ..] = raw.jparts.as_slice() else {
         return Err("a message has too few parts".into());

@@ -3,8 +3,8 @@
 use std::fmt::{self, Debug};
 use std::sync::Arc;
 
-use super::Area;
-use crate::error::{Error, Result};
+use super::{Area, drawn};
+use crate::error::Result;
 
 /// How a picture is drawn; an error of any kind becomes one of the chart.
 type Draw = dyn Fn(&Area<'_>) -> std::result::Result<(), Box<dyn std::error::Error>> + Send + Sync;
@@ -25,7 +25,7 @@ impl Drawing {
     }
 
     pub(super) fn draw(&self, area: &Area<'_>) -> Result<()> {
-        (self.draw)(area).map_err(|error| Error::Chart(error.to_string()))
+        (self.draw)(area).map_err(drawn)
     }
 
     pub(super) fn title(&self) -> &str {

@@ -307,14 +307,12 @@ pub(crate) fn png((width, height): (u32, u32), draw: impl FnOnce(&Area<'_>) -> R
     let mut pixels = vec![0; 3 * (width * height) as usize];
     draw(&Canvas::Bitmap(BitMapBackend::with_buffer(&mut pixels, (width, height))).into_drawing_area())?;
     let mut bytes = Vec::new();
-    PngEncoder::new(&mut bytes)
-        .write_image(&pixels, width, height, ExtendedColorType::Rgb8)
-        .map_err(|error| Error::Chart(error.to_string()))?;
+    PngEncoder::new(&mut bytes).write_image(&pixels, width, height, ExtendedColorType::Rgb8).map_err(drawn)?;
     Ok(bytes)
 }
 
 /// Backends have errors of different types, so only their text is kept.
-fn drawn(error: impl std::fmt::Display) -> Error {
+pub(crate) fn drawn(error: impl std::fmt::Display) -> Error {
     Error::Chart(error.to_string())
 }
 

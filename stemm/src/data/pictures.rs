@@ -5,7 +5,7 @@ use plotters::style::{Color, RGBColor};
 use tch::{Device, Kind};
 
 use super::Dataset;
-use crate::chart::{INK, TEXT, font, png};
+use crate::chart::{INK, TEXT, drawn, fitted, font, png};
 use crate::error::{Error, Result};
 use crate::notebook::{Bundle, Show};
 
@@ -77,7 +77,7 @@ impl Pictures {
     pub fn png(&self) -> Result<Vec<u8>> {
         let rows = self.labels.len().div_ceil(ACROSS) as u32;
         png((CELL.0 * ACROSS as u32, CELL.1 * rows), |root| {
-            root.fill(&WHITE).map_err(|error| Error::Chart(error.to_string()))?;
+            root.fill(&WHITE).map_err(drawn)?;
             let (height, width) = self.size;
             let place = |index: usize, count: usize| (index * SIDE as usize / count) as i32;
             for (index, (label, pixels)) in self.labels.iter().zip(&self.pixels).enumerate() {
@@ -89,12 +89,10 @@ impl Pictures {
                         (left + place(column, width), top + place(row, height)),
                         (left + place(column + 1, width), top + place(row + 1, height)),
                     ];
-                    root.draw(&Rectangle::new(corners, color.filled()))
-                        .map_err(|error| Error::Chart(error.to_string()))?;
+                    root.draw(&Rectangle::new(corners, color.filled())).map_err(drawn)?;
                 }
-                let text = crate::chart::fitted(label, TEXT, SIDE as i32);
-                root.draw_text(&text, &font(TEXT).color(&INK), (left, top + SIDE as i32 + 6))
-                    .map_err(|error| Error::Chart(error.to_string()))?;
+                let text = fitted(label, TEXT, SIDE as i32);
+                root.draw_text(&text, &font(TEXT).color(&INK), (left, top + SIDE as i32 + 6)).map_err(drawn)?;
             }
             Ok(())
         })

@@ -3,7 +3,7 @@
 use polars::prelude::{Column, DataFrame, LazyFrame, Series};
 use tch::Tensor;
 
-use super::{Bundle, Show, beginning};
+use super::{Bundle, SHOWN_VALUE, Show, beginning};
 use crate::align::Alignment;
 use crate::analysis::{
     Agreement, Barriers, Collapse, Comparison, CycleConsistency, Cycles, Density, Eigenvalues, Geometry, Growth,
@@ -15,8 +15,6 @@ use crate::network::{Model, Network};
 use crate::train::{Training, TrainingRun};
 use crate::{DeviceChoice, Evaluation};
 
-/// Characters shown of a tensor's values and of a plan.
-const SHOWN_VALUES: usize = 1500;
 /// Values that are shown of a large tensor: so many along each axis, at its beginning.
 const SHOWN_ALONG: i64 = 8;
 /// Tensors of so many values are shown whole.
@@ -138,7 +136,7 @@ impl Show for Tensor {
                 let values = values.trim_end().rsplit_once('\n').map_or(values.as_str(), |(values, _)| values);
                 Bundle::of([(
                     "text/plain",
-                    format!("{facts}{head}\n{}", beginning(format_args!("{values}"), SHOWN_VALUES)),
+                    format!("{facts}{head}\n{}", beginning(format_args!("{values}"), SHOWN_VALUE)),
                 )])
             }
             Err(_) => Bundle::of([("text/plain", facts)]),
@@ -155,7 +153,7 @@ pub trait LazyDisplay {
 impl LazyDisplay for LazyFrame {
     fn evcxr_display(&self) {
         let plan = self.describe_plan().unwrap_or_else(|error| error.to_string());
-        let plan = beginning(format_args!("{plan}"), SHOWN_VALUES);
+        let plan = beginning(format_args!("{plan}"), SHOWN_VALUE);
         Bundle::of([("text/plain", format!("LazyFrame: `.collect()?` computes it. Its plan:\n{plan}"))]).print();
     }
 }
