@@ -82,6 +82,7 @@ mod tests {
             "}",
             ":vars",
             ":dep x = \"1\"\na",
+            "!ls\n(1)", // as Rust it would be a call
         ] {
             assert_eq!(code(cell), None, "{cell}");
         }
