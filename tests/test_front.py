@@ -246,6 +246,19 @@ def test_commands_of_evcxr_work(kernel, command, says):
         run(kernel, ":timing")
 
 
+def test_cells_are_optimised_as_much_as_asked_for(kernel):
+    notes = Path(kernel.manager.kernel_spec.env["STEMM_KERNEL_DIRECTORY"]) / "target" / "noted"
+
+    def is_noted(level: int) -> bool:
+        return any(f"opt-level={level}" in note.read_text() for note in notes.glob("*.command"))
+
+    run(kernel, "1 + 2")
+    assert is_noted(1) and not is_noted(3)
+    run(kernel, ":build_env STEMM_KERNEL_OPT=3")
+    assert run(kernel, "1 + 3").text == "4" and is_noted(3)
+    run(kernel, ":build_env STEMM_KERNEL_OPT=1")
+
+
 # The end
 
 
