@@ -50,7 +50,8 @@ def environment() -> dict[str, str]:
     torch = torch_folder()
     # evcxr links cells to Rust's standard library dynamically, and the relative path that rustc notes in them misses it
     # wherever a kernel's directory shares a parent with the toolchain, such as the home directory.
-    library_path = [str(WRAPPER), str(torch / "lib"), printed_by_rustc("--print", "target-libdir").strip(), os.environ.get("LD_LIBRARY_PATH", "")]
+    rust_libraries = printed_by_rustc("--print", "target-libdir").strip()
+    library_path = [str(WRAPPER), str(torch / "lib"), rust_libraries, os.environ.get("LD_LIBRARY_PATH", "")]
     return {
         **os.environ,
         "PATH": os.pathsep.join([str(VENV / "bin"), os.environ.get("PATH", "")]),

@@ -79,7 +79,8 @@ def problems(notebook) -> list[str]:
                 found.append(f"cell {number}: {output.ename}: {output.evalue}")
             elif output.output_type == "stream" and output.name == "stderr":
                 found.append(f"cell {number} wrote to standard error: {output.text}")
-        values = [output for output in cell.outputs if "data" in output and any(output.data.values()) and not is_progress(output)]
+        values = [output for output in cell.outputs
+                  if "data" in output and any(output.data.values()) and not is_progress(output)]
         if shows_a_value(cell.source) and not values:
             found.append(f"cell {number} shows nothing: {cell.source}")
     return found

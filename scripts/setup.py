@@ -183,7 +183,7 @@ def build_kernel() -> None:
     EVCXR_CONFIG.mkdir(parents=True, exist_ok=True)
     (KERNELS / ".cargo").mkdir(parents=True, exist_ok=True)
     TEMPLATE.mkdir(parents=True, exist_ok=True)
-    # What kernels have noted of cargo's decisions holds for the crate as it was.
+    # What was noted of cargo's decisions about the crate as it was, megabytes each time, is of no more use.
     shutil.rmtree(TEMPLATE / "target" / "noted", ignore_errors=True)
     # A kernel directory lies below this file, so that cargo reads it.
     (KERNELS / ".cargo" / "config.toml").write_text(

@@ -174,9 +174,9 @@ impl Drop for Task {
     fn drop(&mut self) {
         WORK.with_borrow_mut(|work| {
             work.states.truncate(self.depth + 1);
-            if self.depth == 0
+            if work.owner() == Some(self.depth)
                 && let Some(shown) = work.shown.take()
-                && let Some(state) = work.states.first()
+                && let Some(state) = work.states.last()
             {
                 shown.update(&state.last_line()); // what a saved notebook keeps
             }
@@ -186,6 +186,11 @@ impl Drop for Task {
 }
 
 impl Work {
+    /// The outermost work that is shown as a bar: the display of the bars ends with it.
+    fn owner(&self) -> Option<usize> {
+        self.states.iter().position(|state| state.progress == Progress::Live)
+    }
+
     /// Draws the bars of all work that is going on as one display.
     fn redraw(&mut self) {
         let live: Vec<&State> = self.states.iter().filter(|state| state.progress == Progress::Live).collect();
@@ -306,6 +311,18 @@ mod tests {
             state(1, 0).last_line().get("text/plain"),
             Some("training <3>: ended after 1 of 4 steps in 0:30; loss 0.5")
         );
+    }
+
+    #[test]
+    fn the_bars_end_with_the_outermost_work_that_is_shown() {
+        let owner = || WORK.with_borrow(Work::owner);
+        let _quiet = Progress::Silent.task("quiet", 2);
+        assert_eq!(owner(), None);
+        let shown = Progress::Live.task("shown", 2);
+        let _within = Progress::Live.task("within", 2);
+        assert_eq!(owner(), Some(1));
+        drop(shown);
+        assert_eq!(owner(), None, "what is within it ends with it");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What cargo has decided once, and by what.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsString;
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -65,6 +65,7 @@ impl Call {
         for file in ["Cargo.lock", ".cargo/config.toml", "../.cargo/config.toml"] {
             fs::read(self.project.join(file)).ok().hash(&mut hasher);
         }
+        hash_crates_by_path(&manifest, &self.project, &mut HashSet::new(), &mut hasher);
         let place = |text: &OsString| text.to_string_lossy().replace(&*self.directory.to_string_lossy(), HERE);
         self.arguments.iter().map(place).collect::<Vec<_>>().hash(&mut hasher);
         DECIDING.map(std::env::var_os).hash(&mut hasher);
@@ -93,6 +94,33 @@ impl Call {
     fn here(&self, text: &str) -> String {
         text.replace(HERE, &self.directory.to_string_lossy())
     }
+}
+
+/// Hashes the sources of the crates that a manifest names by their folders, and of those that these name: they can be edited
+/// while a kernel runs.
+fn hash_crates_by_path(manifest: &str, folder: &Path, seen: &mut HashSet<PathBuf>, hasher: &mut DefaultHasher) {
+    for text in manifest.split("path").skip(1) {
+        let value = text.trim_start().strip_prefix('=').and_then(|value| value.trim_start().strip_prefix('"'));
+        let Some(named) = value.and_then(|value| value.split('"').next()) else { continue };
+        // Targets are named by paths as well, of files.
+        let Ok(named) = folder.join(named).canonicalize() else { continue };
+        let Ok(manifest) = fs::read_to_string(named.join("Cargo.toml")) else { continue };
+        if seen.insert(named.clone()) {
+            manifest.hash(hasher);
+            hash_files(&named.join("build.rs"), hasher);
+            hash_files(&named.join("src"), hasher);
+            hash_crates_by_path(&manifest, &named, seen, hasher);
+        }
+    }
+}
+
+/// Hashes a file, or all below a folder.
+fn hash_files(path: &Path, hasher: &mut DefaultHasher) {
+    let mut inner: Vec<PathBuf> =
+        fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    inner.sort();
+    inner.iter().for_each(|path| hash_files(path, hasher));
+    (path, fs::read(path).ok()).hash(hasher);
 }
 
 /// A compiler's command, or an answer.
@@ -190,6 +218,30 @@ mod tests {
         assert!(
             Call::new(&two, &["build".into(), "--manifest-path".into(), two.join("Cargo.toml").into()], true).is_none()
         );
+    }
+
+    #[test]
+    fn a_call_is_another_when_a_crate_that_is_named_by_its_folder_is_edited() {
+        let (kernel, library, below) = (folder("by-path"), folder("library"), folder("below"));
+        let write = |folder: &Path, file: &str, text: &str| {
+            fs::create_dir_all(folder.join("src")).unwrap();
+            fs::write(folder.join(file), text).unwrap();
+        };
+        let manifest =
+            format!("[lib]\npath = \"src/lib.rs\"\n[dependencies]\na = {{path = \"{}\"}}\n", library.display());
+        write(&kernel, "Cargo.toml", &manifest);
+        // Cargo refuses a circle; here it must come to an end.
+        let circle = format!("c = {{ path = \"../{}\" }}", library.file_name().unwrap().to_string_lossy());
+        write(&library, "Cargo.toml", &format!("b = {{ path=\"{}\" }}\n{circle}", below.display()));
+        write(&below, "Cargo.toml", "");
+        for edited in [&library, &below] {
+            let before = call(&kernel).key;
+            write(edited, "src/lib.rs", "fn f() {}");
+            assert_ne!(call(&kernel).key, before, "{}", edited.display());
+        }
+        let before = call(&kernel).key;
+        write(&library, "notes.txt", "nothing to the compiler");
+        assert_eq!(call(&kernel).key, before);
     }
 
     #[test]

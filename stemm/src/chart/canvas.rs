@@ -1,10 +1,9 @@
 //! One backend for pictures in both formats, so that everything is drawn by one code, a user's own drawings too.
 
 use plotters::backend::{BitMapBackend, SVGBackend};
+use plotters::coord::Shift;
 use plotters::prelude::{DrawingArea, DrawingBackend};
 use plotters_backend::{BackendColor, BackendCoord, BackendStyle, BackendTextStyle, DrawingErrorKind};
-
-use plotters::coord::Shift;
 
 /// A part of a picture, as plotters draws on it.
 pub type Area<'a> = DrawingArea<Canvas<'a>, Shift>;
