@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -226,6 +227,12 @@ def write_specification(name: str, title: str, arguments: list) -> None:
             "STEMM_KERNEL_WARM_UP": "{ let _ = stemm::device(); }",
         },
     }, indent=1))
+    with tempfile.TemporaryDirectory() as folder:
+        # It carries Rust's logo.
+        command(EVCXR_JUPYTER, "--install", what="Reading the kernels' logo", stdout=subprocess.DEVNULL,
+                env=os.environ | {"JUPYTER_PATH": folder})
+        for file in Path(folder).glob("kernels/*/logo-*"):
+            shutil.copy(file, specification)
 
 
 def dependency_profiles() -> str:

@@ -181,6 +181,26 @@ def test_an_interrupt_while_a_cell_is_compiled_keeps_everything(kernel):
     assert run(kernel, "kept").text == "42"
 
 
+def test_an_interrupt_while_a_crate_is_compiled_keeps_the_crates(tmp_path):
+    slow = "const _: u64 = { let mut i = 0; while i < 1 << 40 { i += 1; } i };\n"
+    crate, library = tmp_path / "own", "pub fn seven() -> u8 { 7 }\n"
+    (crate / "src").mkdir(parents=True)
+    (crate / "Cargo.toml").write_text('[package]\nname = "own"\nversion = "0.1.0"\nedition = "2024"\n')
+    source = crate / "src/lib.rs"
+    source.write_text(library)
+    with Session(bare(tmp_path)) as kernel:
+        kernel.wait()
+        run(kernel, f':dep own = {{ path = "{crate}" }}\nlet kept = own::seven();')
+        source.write_text("#![allow(long_running_const_eval)]\n" + slow + library)
+        request = kernel.send("let lost = own::seven();")
+        time.sleep(4)
+        kernel.manager.interrupt_kernel()
+        assert kernel.collect(request, LIMIT_S).error_name == "Interrupted"
+        # Cargo has removed the crate that it was to compile anew.
+        source.write_text(library)
+        assert run(kernel, "own::seven() + kept").text == "14"
+
+
 def test_the_first_interrupt_hints_and_the_second_ends_the_process(kernel):
     run(kernel, "let lost = 1;")
     request = kernel.send('println!("begun");\nloop { std::thread::sleep(std::time::Duration::from_millis(5)); }')

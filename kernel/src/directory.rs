@@ -15,6 +15,8 @@ use rustix::process::{Pid, test_kill_process};
 const TEMPLATE: &str = "template";
 /// Says from which set-up a directory was copied; written last.
 const VERSION: &str = "made-from";
+/// Is there where cargo was stopped before it had compiled all.
+pub const UNFINISHED: &str = "unfinished";
 /// What cargo and evcxr write again for each cell: in every folder, and in the first one.
 const OWN: [&str; 2] = ["incremental", ".cargo-lock"];
 const OWN_AT_THE_TOP: [&str; 2] = ["src", ".cargo"];
@@ -81,11 +83,12 @@ fn adopt(kernels: &Path, own: &Path, version: &str) -> bool {
             continue;
         }
         let is_of_version = fs::read_to_string(folder.join(VERSION)).is_ok_and(|made_from| made_from == version);
+        let is_whole = is_of_version && !folder.join(UNFINISHED).exists();
         // Another kernel may be faster.
-        if is_of_version && (folder == own || fs::rename(&folder, own).is_ok()) {
+        if is_whole && (folder == own || fs::rename(&folder, own).is_ok()) {
             return true;
         }
-        let _ = fs::remove_dir_all(&folder); // half a copy, or of another set-up
+        let _ = fs::remove_dir_all(&folder); // half a copy, half compiled, or of another set-up
     }
     false
 }
@@ -228,13 +231,17 @@ pub mod tests {
     }
 
     #[test]
-    fn directories_of_living_kernels_stay_and_those_of_other_set_ups_go() {
+    fn directories_of_living_kernels_stay_and_those_of_other_set_ups_and_half_compiled_ones_go() {
         let kernels = kernels();
         let (living, old) = (kernels.join("kernel-1"), kernels.join("kernel-spare")); // process 1 always lives
+        let half = kernels.join("kernel-half");
         copy_template(&kernels, &living, "1").unwrap();
         copy_template(&kernels, &old, "0").unwrap();
+        copy_template(&kernels, &half, "1").unwrap();
+        fs::write(half.join(UNFINISHED), "").unwrap();
         let own = claim(&kernels, "1").unwrap();
-        assert!(living.exists() && !old.exists() && own.exists());
+        assert!(living.exists() && !old.exists() && !half.exists() && own.exists());
+        assert!(!own.join(UNFINISHED).exists());
         fs::remove_dir_all(kernels).unwrap();
     }
 }

@@ -92,20 +92,24 @@ fn cargo(arguments: &[OsString]) -> ! {
 
 /// Compiles a cell: by the noted command, or by cargo, noting the command.
 fn compile(cargo: &OsStr, arguments: &[OsString], call: &Call) -> ! {
-    if let Some(noted) = Noted::read(&call.file("command")) {
+    let unfinished = call.unfinished();
+    if let Some(noted) = Noted::read(&call.file("command")).filter(|_| !unfinished.exists()) {
         exit(noted.run(call));
     }
     let new = call.file("new");
     let own = std::env::current_exe().unwrap_or_else(|error| fail(&error.to_string()));
+    let _ = std::fs::write(&unfinished, ""); // on a full disk cargo says what is wrong
     let mut command = Command::new(cargo);
     command.args(arguments).env("RUSTC_WORKSPACE_WRAPPER", own).env(NOTE_IN, &new);
     let code =
         call.with_lock(|| command.status()).map_or_else(|error| fail(&error.to_string()), |status| status.code());
-    // What cargo has written into the lock file is part of what it decides by.
-    if let Some(call) = call.again()
-        && Noted::read(&new).is_some()
-    {
-        let _ = std::fs::rename(&new, call.file("command")); // else cargo is asked again
+    // Cargo has come to the cell, so all that it needs is compiled.
+    if Noted::read(&new).is_some() {
+        let _ = std::fs::remove_file(&unfinished);
+        // What cargo has written into the lock file is part of what it decides by.
+        if let Some(call) = call.again() {
+            let _ = std::fs::rename(&new, call.file("command")); // else cargo is asked again
+        }
     }
     exit(code.unwrap_or(1));
 }

@@ -11,6 +11,7 @@ use std::process::Command;
 use serde::{Deserialize, Serialize};
 
 use super::CELL;
+use crate::directory::UNFINISHED;
 
 /// Stands for the kernel's directory in what is noted: other kernels get copies.
 const HERE: &str = "{kernel}";
@@ -76,6 +77,11 @@ impl Call {
     /// Where something of this call is noted.
     pub fn file(&self, kind: &str) -> PathBuf {
         self.directory.join("target").join("noted").join(format!("{:016x}.{kind}", self.key))
+    }
+
+    /// Is there while cargo has not compiled all that a cell needs: it removes what was before it compiles.
+    pub fn unfinished(&self) -> PathBuf {
+        self.directory.join(UNFINISHED)
     }
 
     /// Does something that may write the lock file, and takes it back if that made it shorter.
