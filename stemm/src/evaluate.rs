@@ -78,7 +78,7 @@ pub(crate) fn losses_and_accuracies(
     let _guard = tch::no_grad_guard();
     let mut tallies = Tally::each(models);
     let pass = Pass { models: models as i64, ..Pass::new(Mode::Eval) };
-    for batch in network.chunks(data, Memory::Forward)? {
+    for batch in network.chunks(data, Memory::Forward, usize::MAX)? {
         let (x, y) = batch?;
         let copies = (0..models).map(|_| (x.shallow_clone(), y.shallow_clone()));
         let (x, y) = beside(&copies.collect::<Vec<_>>())?;
@@ -103,7 +103,7 @@ pub(crate) fn beside(batches: &[(Tensor, Tensor)]) -> Result<(Tensor, Tensor)> {
 pub(crate) fn ensemble_loss_and_accuracy(network: &Network, sets: &[&Params], data: &Dataset) -> Result<(f64, f64)> {
     let _guard = tch::no_grad_guard();
     let mut tallies = Tally::each(1);
-    for batch in network.chunks(data, Memory::Forward)? {
+    for batch in network.chunks(data, Memory::Forward, usize::MAX)? {
         let (x, y) = batch?;
         let each =
             sets.iter().map(|params| Ok(network.forward(params, &x, Mode::Eval)?.f_log_softmax(-1, Kind::Double)?));

@@ -46,7 +46,7 @@ pub fn hessian_trace() -> Outcome {
     let data = images(256, 2_000)?;
     let models = trained(&mlp(512)?, 1)?;
     let vectors = 10;
-    let hutchinson = Hutchinson { vectors, progress: Progress::Silent, ..Hutchinson::default() };
+    let hutchinson = Hutchinson { vectors, relative_error: None, progress: Progress::Silent, ..Hutchinson::default() };
     let floor = || {
         let tensors: Vec<Tensor> =
             models[0].params.tensors().iter().map(|tensor| tensor.copy().detach().set_requires_grad(true)).collect();

@@ -57,7 +57,7 @@ pub fn unit_correlation(label: &str, layer: &str, models: &[Model], data: &Datas
     })?;
     let _guard = tch::no_grad_guard();
     let mut together = Covariance::default();
-    for batch in first.network.chunks(data, Memory::Forward)? {
+    for batch in first.network.chunks(data, Memory::Forward, usize::MAX)? {
         let (x, _) = batch?;
         let outputs = |model: &Model| -> Result<Tensor> {
             let found = RefCell::new(None);

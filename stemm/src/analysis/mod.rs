@@ -20,7 +20,7 @@ pub use comparison::{Comparison, ComparisonRow, compare};
 pub use geometry::{Geometry, TensorGeometry, geometry};
 pub use growth::{Growth, GrowthRow, MergeGrowth};
 pub use hessian::{
-    Density, Eigenvalues, Estimator, Hutchinson, Lanczos, SpectralDensity, TraceEstimate, Traces, Weighting,
+    BatchTrace, Density, Eigenvalues, Estimator, Hutchinson, Lanczos, SpectralDensity, TraceEstimate, Traces, Weighting,
 };
 pub use permutations::{
     Agreement, CycleConsistency, Cycles, GroupAgreement, GroupCycles, Triangle, agreement, cycle_consistency, cycles,

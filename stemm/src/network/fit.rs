@@ -91,13 +91,16 @@ impl Network {
         Ok(batches.map(|batch| progress::check().and(batch)))
     }
 
-    /// Batches in order, as large as memory allows.
+    /// Batches in order, all of about one size, which is at most what memory allows and `largest`.
     pub(crate) fn chunks<'a>(
         &self,
         data: &'a Dataset,
         memory: Memory,
+        largest: usize,
     ) -> Result<impl Iterator<Item = Result<(Tensor, Tensor)>> + use<'a>> {
-        self.batches(data, self.most_samples(memory)?.min(LARGEST_BATCH), Order::Sequential)
+        let most = self.most_samples(memory)?.min(LARGEST_BATCH).min(largest);
+        let count = data.len().div_ceil(most).max(1);
+        self.batches(data, data.len().div_ceil(count).max(1), Order::Sequential)
     }
 
     /// Samples that a pass can take at a time.

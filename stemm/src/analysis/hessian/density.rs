@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn standard_errors_cover_the_exact_moments_as_often_as_they_should() -> Result<()> {
-        let (model, data, matrix) = explicit(Weighting::Plain)?;
+        let (model, data, matrix) = explicit(Weighting::Plain, 32)?;
         let exact = Vec::<f64>::try_from(matrix.linalg_eigh("L").0)?;
         let moment = |k: i32| exact.iter().map(|value| value.powi(k)).sum::<f64>() / exact.len() as f64;
         let mut inside = [0; 3];
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn density_is_that_of_the_exact_eigenvalues() -> Result<()> {
-        let (model, data, matrix) = explicit(Weighting::Plain)?;
+        let (model, data, matrix) = explicit(Weighting::Plain, 32)?;
         let exact = Vec::<f64>::try_from(matrix.linalg_eigh("L").0)?;
         let settings = SpectralDensity { vectors: 60, steps: 60, width: 0.05, ..SpectralDensity::default() };
         let density = settings.of(("small", &model), &data)?;

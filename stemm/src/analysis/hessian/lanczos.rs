@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn the_basis_stays_orthonormal_in_single_precision() -> Result<()> {
-        let (model, data, _) = explicit(Weighting::Plain)?;
+        let (model, data, _) = explicit(Weighting::Plain, 32)?;
         let hessian = Hessian::new(&model, &data, Weighting::Plain)?;
         let mut basis = Krylov::new(&hessian.signs(&mut rng(0, Purpose::Probe))?, Vec::new())?;
         while basis.len() < 60 && !basis.exhausted() {
@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn eigenvalues_and_vectors_are_those_of_the_explicit_hessian() -> Result<()> {
         for weighting in [Weighting::Plain, Weighting::Parameters] {
-            let (model, data, matrix) = explicit(weighting)?;
+            let (model, data, matrix) = explicit(weighting, 32)?;
             let mut exact = Vec::<f64>::try_from(matrix.linalg_eigh("L").0)?;
             exact.sort_by(|a, b| b.abs().total_cmp(&a.abs()));
             let settings = Lanczos { count: 4, relative_error: 1e-4, weighting, ..Lanczos::default() };

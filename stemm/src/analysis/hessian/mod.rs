@@ -10,7 +10,7 @@ mod trace;
 
 pub use density::{Density, SpectralDensity};
 pub use lanczos::{Eigenvalues, Lanczos};
-pub use trace::{Estimator, Hutchinson, TraceEstimate, Traces};
+pub use trace::{BatchTrace, Estimator, Hutchinson, TraceEstimate, Traces};
 
 use rand::Rng;
 use tch::{Kind, Tensor};
@@ -18,7 +18,7 @@ use tch::{Kind, Tensor};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::evaluate::cross_entropy;
-use crate::network::{Memory, Mode, Model, Network, Params};
+use crate::network::{Memory, Mode, Model, Network, Params, dot};
 use crate::rng::normal;
 
 /// Which matrix is looked at.
@@ -70,29 +70,64 @@ impl<'a> Hessian<'a> {
 
     /// The products with some vectors `[d]`; one pass over the data for all of them.
     fn products(&self, vectors: &[Tensor]) -> Result<Vec<Tensor>> {
-        let scaled = |vector: &Tensor| -> Result<Tensor> {
-            Ok(self.scale.as_ref().map_or_else(|| Ok(vector.shallow_clone()), |scale| vector.f_mul(scale))?)
-        };
-        let vectors: Vec<Tensor> = vectors.iter().map(scaled).collect::<Result<_>>()?;
+        let vectors: Vec<Tensor> = vectors.iter().map(|vector| self.scaled(vector)).collect::<Result<_>>()?;
         let mut sums: Vec<Tensor> = vectors.iter().map(|vector| Ok(vector.f_zeros_like()?)).collect::<Result<_>>()?;
-        for batch in self.network.chunks(self.data, Memory::SecondOrder)? {
+        self.each_batch(usize::MAX, |share, product| {
+            for (sum, vector) in sums.iter_mut().zip(&vectors) {
+                let _ = sum.f_add_(&product(vector)?.f_mul_scalar(share)?)?;
+            }
+            Ok(())
+        })?;
+        for sum in &sums {
+            check_finite(crate::data::all_finite(sum)?)?;
+        }
+        sums.iter().map(|sum| self.scaled(sum)).collect()
+    }
+
+    /// `vᵀ H_b v` of the Hessian of each batch `b`, for some vectors of the batch's own; one pass over the data.
+    ///
+    /// With the batches' shares in the data: `H = Σ share_b H_b`.
+    fn forms(
+        &self,
+        largest_batch: usize,
+        count: usize,
+        mut draw: impl FnMut() -> Result<Tensor>,
+    ) -> Result<Vec<(f64, Vec<f64>)>> {
+        let mut batches = Vec::new();
+        self.each_batch(largest_batch, |share, product| {
+            let forms = (0..count).map(|_| {
+                let vector = self.scaled(&draw()?)?;
+                let form = dot(&product(&vector)?, &vector)?;
+                check_finite(form.is_finite()).map(|()| form)
+            });
+            batches.push((share, forms.collect::<Result<_>>()?));
+            Ok(())
+        })?;
+        Ok(batches)
+    }
+
+    /// Gives the share of each batch in the data, and the product with the Hessian of its loss, not weighted.
+    fn each_batch(
+        &self,
+        largest: usize,
+        mut work: impl FnMut(f64, &dyn Fn(&Tensor) -> Result<Tensor>) -> Result<()>,
+    ) -> Result<()> {
+        for batch in self.network.chunks(self.data, Memory::SecondOrder, largest)? {
             let (x, y) = batch?;
             let share = y.size()[0] as f64 / self.data.len() as f64;
             let loss = cross_entropy(&self.network.forward(&self.params, &x, Mode::Eval)?, &y, 0.0)?;
             let gradient = flat(&Tensor::f_run_backward(&[&loss], self.params.tensors(), true, true)?)?;
-            for (sum, vector) in sums.iter_mut().zip(&vectors) {
+            work(share, &|vector| {
                 let product = gradient.f_dot(vector)?;
-                let product = flat(&Tensor::f_run_backward(&[&product], self.params.tensors(), true, false)?)?;
-                let _ = sum.f_add_(&product.f_mul_scalar(share)?)?;
-            }
+                flat(&Tensor::f_run_backward(&[&product], self.params.tensors(), true, false)?)
+            })?;
         }
-        for sum in &sums {
-            if !crate::data::all_finite(sum)? {
-                let hint = "look at the model's loss by `evaluate`: where it overflows there are no second derivatives";
-                return Err(Error::NonFinite { tensor: "a product of the Hessian".into(), hint });
-            }
-        }
-        sums.iter().map(scaled).collect()
+        Ok(())
+    }
+
+    /// A vector times `|θ|`, where the matrix is weighted.
+    fn scaled(&self, vector: &Tensor) -> Result<Tensor> {
+        Ok(self.scale.as_ref().map_or_else(|| Ok(vector.shallow_clone()), |scale| vector.f_mul(scale))?)
     }
 
     /// Independent normal numbers as a vector `[d]`.
@@ -112,6 +147,14 @@ impl<'a> Hessian<'a> {
         let kind = self.params.tensors().first().map_or(Kind::Float, Tensor::kind);
         Ok(Tensor::f_from_slice(&values)?.f_to_kind(kind)?.f_to_device(self.params.device())?)
     }
+}
+
+fn check_finite(is_finite: bool) -> Result<()> {
+    if is_finite {
+        return Ok(());
+    }
+    let hint = "look at the model's loss by `evaluate`: where it overflows there are no second derivatives";
+    Err(Error::NonFinite { tensor: "a product of the Hessian".into(), hint })
 }
 
 /// Checks the error at which an estimate ends.
@@ -142,11 +185,11 @@ mod tests {
     use tch::Device;
 
     /// A small model in f64, its data, and its Hessian entry by entry, `[d, d]`.
-    pub(super) fn explicit(weighting: Weighting) -> Result<(Model, Dataset, Tensor)> {
+    pub(super) fn explicit(weighting: Weighting, samples: usize) -> Result<(Model, Dataset, Tensor)> {
         let network = Network::mlp(&[16, 5, 4])?;
         let params = network.init(3, Device::Cpu)?.to_kind(Kind::Double)?;
         let model = Model::new(network.clone(), params)?;
-        let data = crate::data::blobs(0, Device::Cpu)?.test.take(32)?;
+        let data = crate::data::blobs(0, Device::Cpu)?.train.take(samples)?;
         let leaves = model.params.leaves()?;
         let x = data.images().to_kind(Kind::Double);
         let loss = cross_entropy(&network.forward(&leaves, &x, Mode::Eval)?, data.labels(), 0.0)?;
@@ -193,7 +236,7 @@ mod tests {
     #[test]
     fn products_are_those_of_the_explicit_matrix() -> Result<()> {
         for weighting in [Weighting::Plain, Weighting::Parameters] {
-            let (model, data, matrix) = explicit(weighting)?;
+            let (model, data, matrix) = explicit(weighting, 32)?;
             let hessian = Hessian::new(&model, &data, weighting)?;
             let vectors: Vec<Tensor> =
                 (0..3).map(|_| Tensor::randn([hessian.dimension()], (Kind::Float, Device::Cpu))).collect();

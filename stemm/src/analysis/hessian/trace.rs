@@ -3,6 +3,9 @@
 //! For a vector `v` of independent signs, `E[vᵀ H v] = tr(H)`. Hutch++ first finds a basis `Q` of the directions that `H`
 //! stretches most, takes the trace on it exactly, `tr(Qᵀ H Q)`, and estimates only the rest: a few eigenvalues stand out in
 //! the Hessian of a trained network, and they make most of the variance.
+//!
+//! The trace is linear in the data: `tr(H) = Σ share_b tr(H_b)` over batches `b`. So every batch draws vectors of its own,
+//! whose errors average out, where one vector for all of the data would bring the same error into every batch.
 
 use polars::prelude::DataFrame;
 use tch::Tensor;
@@ -34,9 +37,9 @@ pub enum Estimator {
 /// Settings of the trace of the Hessian.
 #[derive(Clone, Debug)]
 pub struct Hutchinson {
-    /// Random vectors, at most; all batches see the same ones, so that the estimate is of one Hessian.
+    /// Passes over the data, at most; in each of them every batch of up to 250 samples draws a random vector of its own.
     pub vectors: usize,
-    /// The vectors are drawn ten at a time until the standard error is at most this share of the estimate, if it is given.
+    /// Ends as soon as the standard error is at most this share of the estimate, if it is given.
     pub relative_error: Option<f64>,
     /// How the vectors become a trace.
     pub estimator: Estimator,
@@ -51,8 +54,8 @@ pub struct Hutchinson {
 impl Default for Hutchinson {
     fn default() -> Self {
         Hutchinson {
-            vectors: 20,
-            relative_error: None,
+            vectors: 100,
+            relative_error: Some(0.02),
             estimator: Estimator::Hutchinson,
             weighting: Weighting::Parameters,
             seed: 0,
@@ -72,21 +75,37 @@ pub struct TraceEstimate {
     pub weighting: Weighting,
     /// The part that is exact: 0 but for Hutch++.
     pub exact: f64,
-    /// The estimate of the rest from each random vector.
-    pub samples: Vec<f64>,
-    /// Products of the Hessian with a vector that it took.
+    /// The estimates of the rest, batch by batch.
+    pub batches: Vec<BatchTrace>,
+    /// Products of the Hessian of all data with a vector that it took.
     pub products: usize,
+}
+
+/// The estimates of a trace from one batch of the data.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BatchTrace {
+    /// The batch's share in the samples.
+    pub share: f64,
+    /// The estimate from each random vector.
+    pub samples: Vec<f64>,
 }
 
 impl TraceEstimate {
     /// The estimate.
     pub fn mean(&self) -> f64 {
-        self.exact + mean_and_error(&self.samples).0
+        self.exact + self.batches.iter().map(|batch| batch.share * mean_and_error(&batch.samples).0).sum::<f64>()
     }
 
-    /// Standard error of the estimate.
+    /// Standard error of the estimate, from how the vectors of each batch scatter: that of the trace on these data, which says
+    /// nothing about other data.
     pub fn standard_error(&self) -> f64 {
-        mean_and_error(&self.samples).1
+        let errors = self.batches.iter().map(|batch| batch.share * mean_and_error(&batch.samples).1);
+        errors.map(|error| error * error).sum::<f64>().sqrt()
+    }
+
+    /// Random vectors of each batch.
+    pub fn vectors(&self) -> usize {
+        self.batches.first().map_or(0, |batch| batch.samples.len())
     }
 }
 
@@ -97,8 +116,12 @@ pub struct Traces {
     pub estimates: Vec<TraceEstimate>,
 }
 
-/// Vectors that share a pass over the data; also those between two looks at the standard error.
+/// Vectors that share a pass over the data, which costs as much as half a product more.
 const TOGETHER: usize = 10;
+/// Degrees of freedom below which a standard error is too uncertain to stop by: by chance it may be next to nothing.
+const FREEDOM: usize = 9;
+/// Samples of a batch, at most: with fewer, what does not depend on their number takes longer than the products.
+const BATCH: usize = 250;
 
 impl Hutchinson {
     /// Estimates the trace of the Hessian of the mean cross-entropy on `data`, in evaluation mode, for named models.
@@ -131,7 +154,7 @@ impl Hutchinson {
             let requirement = "at least 1 and less than the number of parameters";
             return Err(Error::Setting { setting: "basis", value: basis.to_string(), requirement });
         }
-        let mut task = self.progress.task("Hessian trace", models.len() * self.vectors.div_ceil(TOGETHER));
+        let mut task = self.progress.task("Hessian trace", models.len().saturating_mul(self.vectors));
         let estimates = models.iter().map(|(name, model)| self.estimate(name, model, data, &mut task));
         let estimates = estimates.collect::<Result<_>>()?;
         task.finish();
@@ -146,7 +169,7 @@ impl Hutchinson {
             data: data.name().to_owned(),
             weighting: self.weighting,
             exact: 0.0,
-            samples: Vec::new(),
+            batches: Vec::new(),
             products: 0,
         };
         let basis = match self.estimator {
@@ -163,27 +186,48 @@ impl Hutchinson {
                 Some(basis)
             }
         };
-        while estimate.samples.len() < self.vectors {
-            let count = TOGETHER.min(self.vectors - estimate.samples.len());
-            let vectors = (0..count).map(|_| -> Result<Tensor> {
-                let vector = hessian.signs(&mut rng)?;
-                Ok(match &basis {
-                    None => vector,
-                    Some(basis) => vector.f_sub(&basis.f_mv(&basis.f_tr()?.f_mv(&vector)?)?)?,
-                })
-            });
-            let vectors: Vec<Tensor> = vectors.collect::<Result<_>>()?;
-            for (product, vector) in hessian.products(&vectors)?.iter().zip(&vectors) {
-                estimate.samples.push(dot(product, vector)?);
+        let mut draw = || -> Result<Tensor> {
+            let vector = hessian.signs(&mut rng)?;
+            Ok(match &basis {
+                None => vector,
+                Some(basis) => vector.f_sub(&basis.f_mv(&basis.f_tr()?.f_mv(&vector)?)?)?,
+            })
+        };
+        let mut missing = if self.relative_error.is_some() { 2 } else { TOGETHER };
+        while estimate.vectors() < self.vectors && missing > 0 {
+            let count = missing.min(TOGETHER).min(self.vectors - estimate.vectors());
+            for (index, (share, samples)) in hessian.forms(BATCH, count, &mut draw)?.into_iter().enumerate() {
+                match estimate.batches.get_mut(index) {
+                    Some(batch) => batch.samples.extend(samples),
+                    None => estimate.batches.push(BatchTrace { share, samples }),
+                }
             }
             estimate.products += count;
-            let (mean, error) = (estimate.mean(), estimate.standard_error());
-            task.step(|| format!("{mean:.4} ± {error:.4}"))?;
-            if self.relative_error.is_some_and(|goal| error <= goal * mean.abs()) {
-                break;
+            missing = self.missing(&estimate);
+            for _ in 0..count {
+                task.step(|| format!("{:.4} ± {:.4}", estimate.mean(), estimate.standard_error()))?;
             }
         }
+        task.skip(self.vectors - estimate.vectors());
         Ok(estimate)
+    }
+}
+
+impl Hutchinson {
+    /// How many more vectors the relative error asks for, by what is known so far.
+    fn missing(&self, estimate: &TraceEstimate) -> usize {
+        let Some(goal) = self.relative_error else { return usize::MAX };
+        let (vectors, batches) = (estimate.vectors(), estimate.batches.len());
+        let least = 1 + FREEDOM.div_ceil(batches);
+        let (error, allowed) = (estimate.standard_error(), goal * estimate.mean().abs());
+        if vectors < least {
+            least - vectors
+        } else if error <= allowed {
+            0
+        } else {
+            // The error falls as one by the root of their number.
+            (vectors as f64 * ((error / allowed).powi(2) - 1.0)).ceil().max(1.0) as usize
+        }
     }
 }
 
@@ -197,7 +241,7 @@ impl Traces {
             column("weighting", rows.iter().map(|row| row.weighting.name())),
             column("trace", rows.iter().map(TraceEstimate::mean)),
             column("standard_error", rows.iter().map(TraceEstimate::standard_error)),
-            column("vectors", rows.iter().map(|row| row.samples.len() as u64)),
+            column("vectors", rows.iter().map(|row| row.vectors() as u64)),
             column("products", rows.iter().map(|row| row.products as u64)),
         ])
     }
@@ -225,9 +269,9 @@ mod tests {
     use super::*;
     use tch::Kind;
 
-    /// Share of 200 seeds for which the truth lies within two standard errors: 92 % if the ten samples were normal.
-    fn coverage(settings: &Hutchinson) -> Result<f64> {
-        let (model, data, matrix) = explicit(settings.weighting)?;
+    /// Share of 200 seeds for which the truth lies within two standard errors: 92 to 95 % if the samples were normal.
+    fn coverage(settings: &Hutchinson, samples: usize) -> Result<f64> {
+        let (model, data, matrix) = explicit(settings.weighting, samples)?;
         let exact = matrix.diag(0).sum(Kind::Double).double_value(&[]);
         let inside = (0..200).map(|seed| {
             let estimate = &Hutchinson { seed, ..settings.clone() }.traces(&[("", &model)], &data)?.estimates[0];
@@ -240,32 +284,42 @@ mod tests {
     fn standard_errors_cover_the_exact_trace_as_often_as_they_should() -> Result<()> {
         for weighting in [Weighting::Plain, Weighting::Parameters] {
             for estimator in [Estimator::Hutchinson, Estimator::HutchPlusPlus { basis: 10 }] {
-                let settings = Hutchinson {
-                    vectors: 30,
-                    estimator,
-                    weighting,
-                    progress: Progress::Silent,
-                    ..Hutchinson::default()
-                };
-                let share = coverage(&settings)?;
-                assert!((0.87..=0.98).contains(&share), "{weighting:?}, {estimator:?}: {share}");
+                // One batch, and three of different sizes.
+                for (samples, vectors) in [(32, 30), (2 * BATCH + 99, 5)] {
+                    let settings = Hutchinson {
+                        vectors,
+                        relative_error: None,
+                        estimator,
+                        weighting,
+                        progress: Progress::Silent,
+                        ..Hutchinson::default()
+                    };
+                    let share = coverage(&settings, samples)?;
+                    assert!((0.87..=0.98).contains(&share), "{weighting:?}, {estimator:?}, {samples} samples: {share}");
+                }
             }
         }
         Ok(())
     }
 
     #[test]
+    fn an_error_by_too_few_vectors_stops_nothing() -> Result<()> {
+        let (model, data, _) = explicit(Weighting::Plain, 32)?;
+        for seed in 0..20 {
+            let settings = Hutchinson { seed, relative_error: Some(0.3), ..Hutchinson::default() };
+            let estimate = &settings.traces(&[("", &model)], &data)?.estimates[0];
+            assert!(estimate.vectors() > FREEDOM, "{} vectors of one batch", estimate.vectors());
+        }
+        Ok(())
+    }
+
+    #[test]
     fn vectors_are_drawn_until_the_relative_error_is_reached_and_no_longer() -> Result<()> {
-        let (model, data, _) = explicit(Weighting::Parameters)?;
+        let (model, data, _) = explicit(Weighting::Parameters, 32)?;
         let settings = Hutchinson { vectors: 1000, relative_error: Some(0.1), ..Hutchinson::default() };
         let estimate = &settings.traces(&[("", &model)], &data)?.estimates[0];
-        let error = |samples: &[f64]| {
-            let part = TraceEstimate { samples: samples.to_vec(), ..estimate.clone() };
-            part.standard_error() / part.mean()
-        };
-        let count = estimate.samples.len();
-        assert!(count < 1000 && error(&estimate.samples) <= 0.1, "{count}");
-        assert!(error(&estimate.samples[..count - TOGETHER]) > 0.1, "{count}");
+        let (count, error) = (estimate.vectors(), estimate.standard_error() / estimate.mean());
+        assert!(count < 1000 && (0.08..=0.1).contains(&error), "{error} after {count}");
         assert_eq!(estimate.products, count);
         Ok(())
     }
