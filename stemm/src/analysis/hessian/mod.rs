@@ -137,12 +137,12 @@ impl<'a> Hessian<'a> {
 
     /// Independent signs, +1 or -1, as a vector `[d]`.
     fn signs(&self, rng: &mut impl Rng) -> Result<Tensor> {
-        let count = self.dimension() as usize;
-        let mut values = Vec::with_capacity(count);
-        while values.len() < count {
-            let bits = rng.next_u64();
-            let left = (count - values.len()).min(64);
-            values.extend((0..left).map(|bit| if bits >> bit & 1 == 1 { 1f32 } else { -1.0 }));
+        let mut values = vec![0f32; self.dimension() as usize];
+        for values in values.chunks_mut(64) {
+            let bits = !rng.next_u64();
+            for (place, value) in values.iter_mut().enumerate() {
+                *value = f32::from_bits(1f32.to_bits() | ((bits >> place & 1) as u32) << 31); // the sign's bit
+            }
         }
         let kind = self.params.tensors().first().map_or(Kind::Float, Tensor::kind);
         Ok(Tensor::f_from_slice(&values)?.f_to_kind(kind)?.f_to_device(self.params.device())?)

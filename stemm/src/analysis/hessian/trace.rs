@@ -37,7 +37,7 @@ pub enum Estimator {
 /// Settings of the trace of the Hessian.
 #[derive(Clone, Debug)]
 pub struct Hutchinson {
-    /// Passes over the data, at most; in each of them every batch of up to 250 samples draws a random vector of its own.
+    /// Passes over the data, at most; in each of them every batch of up to 100 samples draws a random vector of its own.
     pub vectors: usize,
     /// Ends as soon as the standard error is at most this share of the estimate, if it is given.
     pub relative_error: Option<f64>,
@@ -55,7 +55,7 @@ impl Default for Hutchinson {
     fn default() -> Self {
         Hutchinson {
             vectors: 100,
-            relative_error: Some(0.02),
+            relative_error: Some(0.05),
             estimator: Estimator::Hutchinson,
             weighting: Weighting::Parameters,
             seed: 0,
@@ -120,8 +120,9 @@ pub struct Traces {
 const TOGETHER: usize = 10;
 /// Degrees of freedom below which a standard error is too uncertain to stop by: by chance it may be next to nothing.
 const FREEDOM: usize = 9;
-/// Samples of a batch, at most: with fewer, what does not depend on their number takes longer than the products.
-const BATCH: usize = 250;
+/// Samples of a batch, at most. The estimates of smaller ones hardly vary more; but with fewer than this, what does not depend
+/// on the number of samples takes most of the time.
+const BATCH: usize = 100;
 
 impl Hutchinson {
     /// Estimates the trace of the Hessian of the mean cross-entropy on `data`, in evaluation mode, for named models.
