@@ -32,6 +32,8 @@ mod file;
 pub mod frame;
 mod memory;
 pub mod merge;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod mkl;
 mod moments;
 pub mod network;
 mod notebook;

@@ -21,7 +21,7 @@ pub type Outcome = Result<(), Box<dyn Error>>;
 /// A name, and what measures and prints its rows.
 type Bench = (&'static str, fn() -> Outcome);
 
-const BENCHES: [Bench; 10] = [
+const BENCHES: [Bench; 11] = [
     ("assignment_cold", assignment::cold),
     ("assignment_warm", alignment::warm_assignment),
     ("weight_matching", alignment::weight_matching),
@@ -30,6 +30,7 @@ const BENCHES: [Bench; 10] = [
     ("hessian_trace", analysis::hessian_trace),
     ("interpolation", analysis::interpolation),
     ("landscape", analysis::landscape),
+    ("products", training::products),
     ("training_epoch", training::epoch),
     ("data_loading", training::loading),
 ];

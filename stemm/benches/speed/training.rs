@@ -1,9 +1,12 @@
-//! An epoch of training beside the loop that a PyTorch user would write, and reading a data set beside its bare bytes.
+//! An epoch of training beside the loop that a PyTorch user would write, matrix products beside those of a process in which
+//! MKL chooses by itself, and reading a data set beside its bare bytes.
+
+use std::process::Command;
 
 use stemm::prelude::*;
 use stemm::tch::{IndexOp, nn, nn::OptimizerConfig};
 
-use super::measure::side_by_side;
+use super::measure::{Row, median, milliseconds, side_by_side};
 use super::{Outcome, images, mlp};
 
 const IMAGES: usize = 20_480;
@@ -48,5 +51,20 @@ pub fn loading() -> Outcome {
         }
     };
     side_by_side("data_loading", "Fashion-MNIST; floor: bare bytes", 5, ours, floor).report();
+    Ok(())
+}
+
+/// Products of matrices with the crate's answer to MKL (`src/mkl.rs`), and in a process without it.
+pub fn products() -> Outcome {
+    let matrix = Tensor::randn([1024, 1024], (Kind::Float, Device::Cpu));
+    let times = (0..30).map(|_| milliseconds(|| _ = std::hint::black_box(matrix.matmul(&matrix))));
+    let ours_ms = median(times.collect());
+    if std::env::var("STEMM_MKL").is_ok() {
+        println!("{ours_ms}");
+        return Ok(());
+    }
+    let plain = Command::new(std::env::current_exe()?).arg("products").env("STEMM_MKL", "0").output()?;
+    let floor_ms = Some(String::from_utf8(plain.stdout)?.trim().parse()?);
+    Row { bench: "products", params: "n=1024; floor: STEMM_MKL=0".into(), ours_ms, floor_ms, peak_mb: None }.report();
     Ok(())
 }
