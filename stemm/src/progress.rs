@@ -100,9 +100,14 @@ impl Task {
     /// Steps are done already, without work.
     pub(crate) fn skip(&mut self, steps: usize) {
         self.with_state(|state| {
-            state.done = state.done.saturating_add(steps);
-            state.before = state.before.saturating_add(steps);
+            state.done += steps;
+            state.before += steps;
         });
+    }
+
+    /// Steps turn out not to be needed.
+    pub(crate) fn spare(&mut self, steps: usize) {
+        self.with_state(|state| state.total = state.total.saturating_sub(steps));
     }
 
     /// One step is done; `detail` (such as the current loss) is asked for only if it is shown.

@@ -209,7 +209,7 @@ impl Hutchinson {
                 task.step(|| format!("{:.4} ± {:.4}", estimate.mean(), estimate.standard_error()))?;
             }
         }
-        task.skip(self.vectors - estimate.vectors());
+        task.spare(self.vectors - estimate.vectors());
         Ok(estimate)
     }
 }
