@@ -154,3 +154,48 @@ fn same_seed_gives_the_same_permutations() {
     let find = |seed| SteMm { epochs: 1, batch_size: 64, seed, ..SteMm::default() }.align(&models, &data).unwrap();
     assert_eq!(find(5).permutations, find(5).permutations);
 }
+
+#[test]
+fn the_history_counts_what_each_sweep_did() {
+    let models = [model(&[16, 20, 14, 4], 0), model(&[16, 20, 14, 4], 1)];
+    let alignment = WeightMatching::default().align(&models, &blobs(0, Device::Cpu).unwrap()).unwrap();
+    let history = &alignment.history;
+    assert!(history.len() > 1 && alignment.converged);
+    for (index, record) in history.iter().enumerate() {
+        assert_eq!((record.round, record.sweeps), (index + 1, 1));
+        assert!((1..=2).contains(&record.solved_groups) && record.moved_groups <= record.solved_groups, "{record:?}");
+        assert!(record.assignment_seconds > 0.0 && record.assignment_seconds < alignment.seconds, "{record:?}");
+    }
+    assert_eq!((history[0].solved_groups, history[0].moved_groups), (2, 2));
+    assert_eq!(history[history.len() - 1].moved_groups, 0, "the sweep that changes nothing is the last");
+    let moved = &alignment.apply(&models).unwrap()[1].params;
+    let objective: f64 = models[0]
+        .params
+        .tensors()
+        .iter()
+        .zip(moved.tensors())
+        .map(|(a, b)| (a * b).sum(Kind::Double).double_value(&[]))
+        .sum();
+    let found = history[history.len() - 1].objective.unwrap();
+    assert!((found - objective).abs() < 1e-5 * objective, "{found} instead of {objective}");
+    let frame = alignment.frame();
+    let column = |name: &str| frame.column(name).unwrap().u64().unwrap().iter().flatten().collect::<Vec<_>>();
+    assert_eq!(column("round"), (1..=history.len() as u64).collect::<Vec<_>>());
+    assert_eq!(column("moved_groups")[0], 2);
+}
+
+#[test]
+fn an_alignment_is_applied_to_its_own_models_only() {
+    let models = [model(&[16, 20, 4], 0), model(&[16, 20, 4], 1), model(&[16, 20, 4], 2)];
+    let data = blobs(0, Device::Cpu).unwrap();
+    let alignment = WeightMatching::default().align(&models, &data).unwrap();
+    assert_eq!(alignment.apply(&models).unwrap().len(), 3);
+    for other in [models[..2].to_vec(), [&models[..], &models[..1]].concat(), vec![model(&[16, 21, 4], 0); 3]] {
+        let count = other.len();
+        let refused = [alignment.apply(&other).err(), alignment.merge(&other, &data.train).err()];
+        assert!(
+            refused.iter().all(|error| matches!(error, Some(stemm::Error::Permutation { .. }))),
+            "{count}: {refused:?}"
+        );
+    }
+}

@@ -4,6 +4,7 @@ interrupts that keep everything."""
 import base64
 import json
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -198,6 +199,18 @@ def test_the_library_works_in_evcxrs_own_kernel():
         session.run("let data = blobs(0, device())?;\nlet network = Network::mlp(&[16, 64, 64, 4])?;")
         answer = session.run("let run = Trainer { epochs: 10_000, ..Trainer::default() }.train(&network, &data, &[0])?;\nrun")
         assert "training 1 models [" in answer.stdout and "<table" in answer.result["text/html"]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64" or sys.platform != "linux", reason="MKL is libtorch's on x86-64 only")
+def test_mkl_asks_the_crate_for_its_fast_code(tmp_path):
+    log = {"LD_DEBUG": "bindings", "LD_DEBUG_OUTPUT": str(tmp_path / "bindings")}
+    with Session(env=os.environ | log) as session:
+        session.wait()
+        code = "let a = stemm::tch::Tensor::ones([300, 300], (stemm::tch::Kind::Float, stemm::tch::Device::Cpu));\na.matmul(&a).size()"
+        assert session.run(code).text == "[300, 300]"
+    bindings = [line for file in tmp_path.iterdir() for line in file.read_text(errors="replace").splitlines()]
+    asks = [line for line in bindings if "libtorch_cpu.so" in line and "mkl_serv_intel_cpu_true" in line]
+    assert asks and all("libstemm.so" in line for line in asks), asks
 
 
 def test_memory_grows_little_from_cell_to_cell(capsys):
