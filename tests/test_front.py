@@ -201,6 +201,22 @@ def test_an_interrupt_while_a_crate_is_compiled_keeps_the_crates(tmp_path):
         assert run(kernel, "own::seven() + kept").text == "14"
 
 
+def test_a_library_that_does_not_compile_fails_cells_until_it_is_mended(tmp_path):
+    crate = tmp_path / "own"
+    (crate / "src").mkdir(parents=True)
+    (crate / "Cargo.toml").write_text('[package]\nname = "own"\nversion = "0.1.0"\nedition = "2024"\n')
+    (crate / "src/lib.rs").write_text("pub fn seven() -> u8 { wrong }\n")
+    manager = bare(tmp_path)
+    (tmp_path / "evcxr.toml").write_text(f'[dependencies]\nown = {{ path = "{crate}" }}\n')
+    with Session(manager) as kernel:
+        kernel.wait()
+        answer = run(kernel, "1 + 1")
+        assert answer.status == "error" and "does not compile: mend it" in answer.error, answer
+        assert "cannot find value `wrong`" in answer.error, answer.error
+        (crate / "src/lib.rs").write_text("pub fn seven() -> u8 { 7 }\n")
+        assert run(kernel, "own::seven()").text == "7"
+
+
 def test_the_first_interrupt_hints_and_the_second_ends_the_process(kernel):
     run(kernel, "let lost = 1;")
     request = kernel.send('println!("begun");\nloop { std::thread::sleep(std::time::Duration::from_millis(5)); }')

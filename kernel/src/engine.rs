@@ -72,6 +72,8 @@ pub struct Engine {
     lost: HashMap<String, usize>,
     /// Whether values may have a method `evcxr_display`: a library brings it along.
     can_display: bool,
+    /// Whether what the configuration file asks for is done: a crate of it may have been edited, and not compile.
+    is_configured: bool,
 }
 
 impl Engine {
@@ -81,9 +83,23 @@ impl Engine {
         links.current.set_process(context.process_handle());
         let flush = pump::start(links.current.clone(), outputs.stdout, outputs.stderr);
         Note::Ready.leave();
-        let mut engine = Engine { context, links, flush, count: 0, lost: HashMap::new(), can_display: false };
-        engine.context.execute(":load_config --quiet")?;
+        let lost = HashMap::new();
+        let mut engine = Engine { context, links, flush, count: 0, lost, can_display: false, is_configured: false };
+        let _ = engine.configure(); // else the first cell says what is wrong
         Ok(engine)
+    }
+
+    /// Does what the configuration file asks for, unless it is done.
+    fn configure(&mut self) -> Result<(), Error> {
+        if !self.is_configured {
+            self.context.execute(":load_config --quiet").map_err(|error| {
+                Error::from(format!(
+                    "a crate that all cells use does not compile: mend it, and run the cell again\n{error}"
+                ))
+            })?;
+            self.is_configured = true;
+        }
+        Ok(())
     }
 
     /// Does what the first cells would wait for, unless somebody waits already: reads the crates for their types, and loads
@@ -230,6 +246,7 @@ impl Engine {
 
     /// Has evcxr compile and run code, and outlive it.
     fn execute_code(&mut self, request: &JupyterMessage, code: &str, may_ask: bool) -> Result<EvalOutputs, Error> {
+        self.configure()?;
         let (context, links) = (&mut self.context, &self.links);
         let result = catch_unwind(AssertUnwindSafe(|| {
             let mut callbacks =

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use polars::prelude::{
-    Column, CsvWriter, DataFrame, NamedFrom, ParquetReader, ParquetWriter, PolarsResult, SerReader, SerWriter, Series,
+    ChunkAgg, ChunkQuantile, ChunkVar, Column, CsvWriter, DataFrame, DataType, Float64Chunked, NamedFrom,
+    ParquetReader, ParquetWriter, PolarsError, PolarsResult, QuantileMethod, SerReader, SerWriter, Series,
 };
 
 use crate::error::{Error, Result};
@@ -23,6 +24,55 @@ pub(crate) fn frame(columns: impl IntoIterator<Item = Column>) -> DataFrame {
     let height = columns.first().map_or(0, Column::len);
     // Each caller builds all columns from the same rows, under names that are literals of its own.
     DataFrame::new(height, columns).expect("columns of one result have equal lengths and different names")
+}
+
+/// What the columns of a frame hold: one row a column, with the number of values, of missing and of different ones; for
+/// numbers (`true` is 1) their mean, standard deviation, and the five numbers from the least to the largest.
+///
+/// A NaN among the values makes mean and standard deviation NaN.
+///
+/// # Errors
+/// A column whose values cannot be compared, such as lists.
+///
+/// ```
+/// use stemm::polars::df;
+/// use stemm::prelude::*;
+/// let table = describe(&df!["loss" => [1.0, 2.0, 6.0], "method" => ["a", "b", "a"]]?)?;
+/// assert_eq!(table.column("mean")?.f64()?.iter().collect::<Vec<_>>(), [Some(3.0), None]);
+/// assert_eq!(table.column("median")?.f64()?.get(0), Some(2.0));
+/// assert_eq!(table.column("distinct")?.u64()?.get(1), Some(2));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn describe(frame: &DataFrame) -> Result<DataFrame> {
+    let columns = frame.columns();
+    let of = |what: &dyn Fn(&Column) -> PolarsResult<Option<f64>>| -> Result<Vec<Option<f64>>> {
+        columns.iter().map(|column| what(column).map_err(undescribed)).collect()
+    };
+    let is_number = |column: &Column| column.dtype().is_primitive_numeric() || column.dtype().is_bool();
+    let number = |what: &dyn Fn(&Float64Chunked) -> PolarsResult<Option<f64>>| {
+        of(&|column| if is_number(column) { what(column.cast(&DataType::Float64)?.f64()?) } else { Ok(None) })
+    };
+    let quantile = |share: f64| number(&move |values| values.quantile(share, QuantileMethod::Linear));
+    let distinct = columns.iter().map(|column| Ok((column.drop_nulls().n_unique().map_err(undescribed)?) as u64));
+    Ok(self::frame([
+        column("column", columns.iter().map(|column| column.name().as_str())),
+        column("kind", columns.iter().map(|column| column.dtype().to_string())),
+        column("count", columns.iter().map(|column| (column.len() - column.null_count()) as u64)),
+        column("missing", columns.iter().map(|column| column.null_count() as u64)),
+        column("distinct", distinct.collect::<Result<Vec<_>>>()?),
+        column("mean", number(&|values| Ok(values.mean()))?),
+        column("standard_deviation", number(&|values| Ok(values.std(1)))?),
+        column("min", quantile(0.0)?),
+        column("lower_quartile", quantile(0.25)?),
+        column("median", quantile(0.5)?),
+        column("upper_quartile", quantile(0.75)?),
+        column("max", quantile(1.0)?),
+    ]))
+}
+
+fn undescribed(error: PolarsError) -> Error {
+    let hint = "describe a frame without the columns of lists, by `.drop`";
+    Error::Frame { reason: error.to_string(), hint }
 }
 
 /// Writes a frame as CSV, atomically; makes the folder if need be.
@@ -107,4 +157,30 @@ pub fn load_parquet(path: impl AsRef<Path>) -> Result<DataFrame> {
     let read = || ParquetReader::new(std::io::Cursor::new(&bytes)).finish().map_err(|error| error.to_string());
     let frame = std::panic::catch_unwind(read).unwrap_or_else(|_| Err("its table cannot be read".to_owned()));
     frame.map_err(|reason| file::not_a("Parquet", path, &bytes, reason, HINT))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use polars::df;
+
+    #[test]
+    fn a_description_counts_what_is_missing_and_passes_over_what_is_no_number() {
+        let table = df![
+            "x" => [Some(1i32), None, Some(4), Some(2)], "flag" => [true, false, false, false],
+            "text" => [Some("a"), Some("b"), Some("a"), None], "nan" => [1.0, f64::NAN, 2.0, 3.0],
+            "none" => [None::<f64>; 4],
+        ];
+        let described = describe(&table.unwrap()).unwrap();
+        let counts = |name: &str| described.column(name).unwrap().u64().unwrap().iter().flatten().collect::<Vec<_>>();
+        let values = |name: &str| described.column(name).unwrap().f64().unwrap().iter().collect::<Vec<_>>();
+        assert_eq!((counts("count"), counts("missing")), (vec![3, 4, 3, 4, 0], vec![1, 0, 1, 0, 4]));
+        assert_eq!(counts("distinct"), [3, 2, 2, 4, 0]);
+        assert_eq!((values("min")[0], values("median")[0], values("max")[0]), (Some(1.0), Some(2.0), Some(4.0)));
+        assert_eq!((values("lower_quartile")[0], values("upper_quartile")[0]), (Some(1.5), Some(3.0)));
+        assert_eq!((values("mean")[1], values("mean")[2], values("mean")[4]), (Some(0.25), None, None));
+        assert!((values("standard_deviation")[0].unwrap() - (7f64 / 3.0).sqrt()).abs() < 1e-12);
+        assert!(values("mean")[3].unwrap().is_nan());
+        assert_eq!(describe(&DataFrame::empty()).unwrap().height(), 0);
+    }
 }

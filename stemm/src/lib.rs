@@ -69,7 +69,7 @@ pub mod prelude {
         Augmentation, Dataset, Part, Splits, blobs, cifar10, cifar100, fashion_mnist, image_folder, image_folder_of,
         mnist,
     };
-    pub use crate::frame::{load_parquet, save_csv, save_parquet};
+    pub use crate::frame::{describe, load_parquet, save_csv, save_parquet};
     pub use crate::merge::{Repair, merge, merge_weighted};
     pub use crate::network::architecture::{CifarResNet, ImageNetResNet, Norm, Vgg};
     pub use crate::network::{
