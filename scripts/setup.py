@@ -198,6 +198,7 @@ def build_kernel() -> None:
     make_tools()
     write_specification("stemm", "Rust (stemm)", [STEMM_KERNEL, "{connection_file}"])
     write_specification("evcxr", "Rust (evcxr)", [STEMM_KERNEL, "--evcxr", "{connection_file}"])
+    copy_logo()
     crate = json.dumps(str(ROOT / "stemm"))
     (EVCXR_CONFIG / "evcxr.toml").write_text(f"[dependencies]\nstemm = {{ path = {crate} }}\n")
     command(PYTHON, ROOT / "scripts" / "warm_up.py", what="Building the kernel", env=environment(), cwd=ROOT)
@@ -227,12 +228,16 @@ def write_specification(name: str, title: str, arguments: list) -> None:
             "STEMM_KERNEL_WARM_UP": "{ let _ = stemm::device(); }",
         },
     }, indent=1))
+
+
+def copy_logo() -> None:
+    """Gives the kernels Rust's logo, with its licence, as evcxr_jupyter carries it."""
     with tempfile.TemporaryDirectory() as folder:
-        # It carries Rust's logo.
         command(EVCXR_JUPYTER, "--install", what="Reading the kernels' logo", stdout=subprocess.DEVNULL,
                 env=os.environ | {"JUPYTER_PATH": folder})
         for file in Path(folder).glob("kernels/*/logo-*"):
-            shutil.copy(file, specification)
+            for specification in (JUPYTER / "kernels").iterdir():
+                shutil.copy(file, specification)
 
 
 def dependency_profiles() -> str:

@@ -181,39 +181,44 @@ def test_an_interrupt_while_a_cell_is_compiled_keeps_everything(kernel):
     assert run(kernel, "kept").text == "42"
 
 
-def test_an_interrupt_while_a_crate_is_compiled_keeps_the_crates(tmp_path):
-    slow = "const _: u64 = { let mut i = 0; while i < 1 << 40 { i += 1; } i };\n"
-    crate, library = tmp_path / "own", "pub fn seven() -> u8 { 7 }\n"
+SEVEN = "pub fn seven() -> u8 { 7 }\n"
+
+
+def own_crate(folder: Path, code: str) -> tuple[str, Path]:
+    """A crate of the user's own: how it is named as a dependency, and its source."""
+    crate = folder / "own"
     (crate / "src").mkdir(parents=True)
     (crate / "Cargo.toml").write_text('[package]\nname = "own"\nversion = "0.1.0"\nedition = "2024"\n')
     source = crate / "src/lib.rs"
-    source.write_text(library)
+    source.write_text(code)
+    return f'own = {{ path = "{crate}" }}', source
+
+
+def test_an_interrupt_while_a_crate_is_compiled_keeps_the_crates(tmp_path):
+    slow = "const _: u64 = { let mut i = 0; while i < 1 << 40 { i += 1; } i };\n"
+    dependency, source = own_crate(tmp_path, SEVEN)
     with Session(bare(tmp_path)) as kernel:
         kernel.wait()
-        run(kernel, f':dep own = {{ path = "{crate}" }}\nlet kept = own::seven();')
-        source.write_text("#![allow(long_running_const_eval)]\n" + slow + library)
+        run(kernel, f":dep {dependency}\nlet kept = own::seven();")
+        source.write_text("#![allow(long_running_const_eval)]\n" + slow + SEVEN)
         request = kernel.send("let lost = own::seven();")
         time.sleep(4)
         kernel.manager.interrupt_kernel()
         assert kernel.collect(request, LIMIT_S).error_name == "Interrupted"
         # Cargo has removed the crate that it was to compile anew.
-        source.write_text(library)
+        source.write_text(SEVEN)
         assert run(kernel, "own::seven() + kept").text == "14"
 
 
 def test_a_library_that_does_not_compile_fails_cells_until_it_is_mended(tmp_path):
-    crate = tmp_path / "own"
-    (crate / "src").mkdir(parents=True)
-    (crate / "Cargo.toml").write_text('[package]\nname = "own"\nversion = "0.1.0"\nedition = "2024"\n')
-    (crate / "src/lib.rs").write_text("pub fn seven() -> u8 { wrong }\n")
-    manager = bare(tmp_path)
-    (tmp_path / "evcxr.toml").write_text(f'[dependencies]\nown = {{ path = "{crate}" }}\n')
-    with Session(manager) as kernel:
+    dependency, source = own_crate(tmp_path, SEVEN.replace("7", "wrong"))
+    (tmp_path / "evcxr.toml").write_text(f"[dependencies]\n{dependency}\n")
+    with Session(bare(tmp_path)) as kernel:
         kernel.wait()
         answer = run(kernel, "1 + 1")
         assert answer.status == "error" and "does not compile: mend it" in answer.error, answer
         assert "cannot find value `wrong`" in answer.error, answer.error
-        (crate / "src/lib.rs").write_text("pub fn seven() -> u8 { 7 }\n")
+        source.write_text(SEVEN)
         assert run(kernel, "own::seven()").text == "7"
 
 

@@ -187,6 +187,12 @@ def test_a_kernel_needs_nothing_of_the_shell_that_starts_it(tmp_path):
         os.unlink(manager.connection_file)
 
 
+@pytest.mark.parametrize("name", ["stemm", "evcxr"])
+def test_the_kernels_have_rusts_logo_and_its_licence(name):
+    folder = JUPYTER / "kernels" / name
+    assert (folder / "logo-64x64.png").read_bytes().startswith(b"\x89PNG") and (folder / "logo-LICENSE.md").exists()
+
+
 def test_the_library_works_in_evcxrs_own_kernel():
     """The quickstart's first cells in "Rust (evcxr)", where progress comes in whole lines."""
     cells = nbformat.read(FOLDER / "00_quickstart.ipynb", as_version=4).cells

@@ -93,9 +93,11 @@ impl Engine {
     fn configure(&mut self) -> Result<(), Error> {
         if !self.is_configured {
             self.context.execute(":load_config --quiet").map_err(|error| {
-                Error::from(format!(
-                    "a crate that all cells use does not compile: mend it, and run the cell again\n{error}"
-                ))
+                let what = match error {
+                    Error::CompilationErrors(_) => "a crate that all cells use does not compile",
+                    _ => "what the configuration of evcxr asks for cannot be done",
+                };
+                Error::from(format!("{what}: mend it, and run the cell again\n{error}"))
             })?;
             self.is_configured = true;
         }

@@ -45,21 +45,21 @@ pub(crate) fn frame(columns: impl IntoIterator<Item = Column>) -> DataFrame {
 /// ```
 pub fn describe(frame: &DataFrame) -> Result<DataFrame> {
     let columns = frame.columns();
-    let of = |what: &dyn Fn(&Column) -> PolarsResult<Option<f64>>| -> Result<Vec<Option<f64>>> {
-        columns.iter().map(|column| what(column).map_err(undescribed)).collect()
-    };
-    let is_number = |column: &Column| column.dtype().is_primitive_numeric() || column.dtype().is_bool();
     let number = |what: &dyn Fn(&Float64Chunked) -> PolarsResult<Option<f64>>| {
-        of(&|column| if is_number(column) { what(column.cast(&DataType::Float64)?.f64()?) } else { Ok(None) })
+        let of_column = |column: &Column| match column.dtype().is_primitive_numeric() || column.dtype().is_bool() {
+            true => what(column.cast(&DataType::Float64)?.f64()?),
+            false => Ok(None),
+        };
+        columns.iter().map(of_column).collect::<PolarsResult<Vec<_>>>().map_err(undescribed)
     };
     let quantile = |share: f64| number(&move |values| values.quantile(share, QuantileMethod::Linear));
-    let distinct = columns.iter().map(|column| Ok((column.drop_nulls().n_unique().map_err(undescribed)?) as u64));
+    let distinct = columns.iter().map(|column| Ok(column.drop_nulls().n_unique()? as u64));
     Ok(self::frame([
         column("column", columns.iter().map(|column| column.name().as_str())),
         column("kind", columns.iter().map(|column| column.dtype().to_string())),
         column("count", columns.iter().map(|column| (column.len() - column.null_count()) as u64)),
         column("missing", columns.iter().map(|column| column.null_count() as u64)),
-        column("distinct", distinct.collect::<Result<Vec<_>>>()?),
+        column("distinct", distinct.collect::<PolarsResult<Vec<_>>>().map_err(undescribed)?),
         column("mean", number(&|values| Ok(values.mean()))?),
         column("standard_deviation", number(&|values| Ok(values.std(1)))?),
         column("min", quantile(0.0)?),
@@ -182,5 +182,8 @@ mod tests {
         assert!((values("standard_deviation")[0].unwrap() - (7f64 / 3.0).sqrt()).abs() < 1e-12);
         assert!(values("mean")[3].unwrap().is_nan());
         assert_eq!(describe(&DataFrame::empty()).unwrap().height(), 0);
+        // Lists are counted, or refused; they do not panic.
+        let lists = Series::new("lists".into(), [Series::new("".into(), [1, 2]), Series::new("".into(), [1, 2])]);
+        assert!(describe(&frame([lists.into()])).map_or_else(|_| true, |described| described.height() == 1));
     }
 }

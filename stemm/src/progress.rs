@@ -326,8 +326,10 @@ mod tests {
         let shown = Progress::Live.task("shown", 2);
         let _within = Progress::Live.task("within", 2);
         assert_eq!(owner(), Some(1));
+        WORK.with_borrow_mut(Work::redraw);
         drop(shown);
         assert_eq!(owner(), None, "what is within it ends with it");
+        assert!(WORK.with_borrow(|work| work.shown.is_none()), "later work has a display of its own");
     }
 
     #[test]

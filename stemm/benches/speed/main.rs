@@ -39,6 +39,7 @@ fn main() -> Outcome {
     let names: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     match names.as_slice() {
         [name, results, chart] if name == "growth" => growth::draw(results, chart)?,
+        [name] if name == training::PRODUCT => println!("{}", training::product_ms()),
         [name] => {
             let (_, run) = BENCHES.iter().find(|(own, _)| own == name).ok_or("no benchmark of that name")?;
             run()?;

@@ -116,7 +116,7 @@ pub struct Traces {
     pub estimates: Vec<TraceEstimate>,
 }
 
-/// Vectors that share a pass over the data, which costs as much as half a product more.
+/// Vectors of a batch that share its gradient, at most; also those between two looks at the standard error.
 const TOGETHER: usize = 10;
 /// Degrees of freedom below which a standard error is too uncertain to stop by: by chance it may be next to nothing.
 const FREEDOM: usize = 9;
