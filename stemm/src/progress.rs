@@ -319,6 +319,15 @@ mod tests {
     }
 
     #[test]
+    fn steps_that_are_not_needed_count_neither_as_done_nor_as_left() {
+        let mut task = Progress::Silent.task("search", 5);
+        task.step(String::new).unwrap();
+        task.spare(4);
+        let line = WORK.with_borrow(|work| work.states[0].last_line());
+        assert_eq!(line.get("text/plain"), Some("search: 1 steps in 0:00"));
+    }
+
+    #[test]
     fn the_bars_end_with_the_outermost_work_that_is_shown() {
         let owner = || WORK.with_borrow(Work::owner);
         let _quiet = Progress::Silent.task("quiet", 2);
