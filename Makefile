@@ -1,41 +1,54 @@
 # Every command does the set-up that it needs; a second call of it takes seconds.
 PYTHON ?= python3
-RUN = $(PYTHON) scripts/run.py
+# -E: whatever PYTHONPATH and PYTHONHOME say of other projects.
+RUN = $(PYTHON) -E scripts/run.py
+# Where `make lab` opens.
+NOTEBOOKS ?= notebooks
+# Further options of `docker build`, such as --build-arg CUDA=1.
+IMAGE_OPTIONS ?=
 
-.PHONY: help setup data cifar quickstart lab kernelspec test mutants bench notebooks clean
+.PHONY: help setup data cifar quickstart lab kernelspec test mutants bench notebooks reproduce image image-test bundle unbundle student-copies clean
 
 help:
 	@echo "make quickstart  set up, run the quickstart notebook, leave results in out/quickstart"
-	@echo "make lab         set up, open JupyterLab on the notebooks"
+	@echo "make reproduce   the same, then the claims with figures and verdicts; fails if one does"
+	@echo "make lab         set up, open JupyterLab on the notebooks (NOTEBOOKS=folder for others)"
 	@echo "make kernelspec  set up, offer the kernels to every Jupyter, VS Code and console of this user"
 	@echo "make test        set up, run every test, formatting and clippy"
 	@echo "make mutants FILE=stemm/src/..."
 	@echo "                 set up, break one file in every small way and see whether a test fails (CONTRIBUTING.md)"
 	@echo "make bench       set up, run the benchmarks (half an hour), leave the results in out/bench"
+	@echo "make image       build the Docker image with docker, podman or buildah; make image-test tries it"
+	@echo "make bundle FILE=x.tar.gz, make unbundle FILE=x.tar.gz, make student-copies FOLDER=..."
+	@echo "                 the set-up for other machines of the same kind; notebooks without outputs and answers (docs/classroom.md)"
 	@echo "make notebooks   set up, run the notebooks and keep their outputs in place"
 	@echo "make data        fetch and verify MNIST and Fashion-MNIST"
 	@echo "make cifar       fetch and verify CIFAR-10 and CIFAR-100"
-	@echo "make clean       remove what was set up and built (data stay)"
+	@echo "make clean       remove what was set up and built (data, results and whatever else lies there stay)"
 
 setup:
-	@$(PYTHON) scripts/setup.py
+	@$(PYTHON) -E scripts/setup.py
 
 data:
-	@$(PYTHON) data/fetch.py fashion-mnist mnist
+	@$(PYTHON) -E data/fetch.py fashion-mnist mnist
 
 cifar:
-	@$(PYTHON) data/fetch.py cifar-10 cifar-100
+	@$(PYTHON) -E data/fetch.py cifar-10 cifar-100
 
 quickstart: setup
 	@$(RUN) python scripts/quickstart.py
 
+# The claims of the quickstart, each with its figure and verdict; fails if one does.
+reproduce: setup
+	@$(RUN) python scripts/reproduce.py
+
 lab: setup
-	$(RUN) jupyter trust notebooks/*.ipynb
-	$(RUN) jupyter lab --notebook-dir=notebooks --MultiKernelManager.default_kernel_name=stemm $(LAB_OPTIONS)
+	@$(RUN) jupyter trust notebooks/*.ipynb
+	@$(RUN) python scripts/lab.py "$(NOTEBOOKS)" $(LAB_OPTIONS)
 
 kernelspec: setup
-	$(RUN) env -u JUPYTER_DATA_DIR jupyter kernelspec install --user --replace $(or $(STEMM_HOME),.stemm)/jupyter/kernels/stemm
-	$(RUN) env -u JUPYTER_DATA_DIR jupyter kernelspec install --user --replace $(or $(STEMM_HOME),.stemm)/jupyter/kernels/evcxr
+	$(RUN) env -u JUPYTER_DATA_DIR jupyter kernelspec install --user --replace "$(or $(STEMM_HOME),.stemm)/jupyter/kernels/stemm"
+	$(RUN) env -u JUPYTER_DATA_DIR jupyter kernelspec install --user --replace "$(or $(STEMM_HOME),.stemm)/jupyter/kernels/evcxr"
 
 # What the kernel's program was compiled from stays for its tests.
 test: export STEMM_KEEP_BUILD = 1
@@ -44,7 +57,7 @@ test: setup
 	$(RUN) cargo fmt --manifest-path kernel/Cargo.toml --check
 	$(RUN) cargo clippy --workspace --all-targets --locked -- -D warnings
 	$(RUN) cargo test --workspace --locked
-	$(RUN) cargo test --release --locked --manifest-path kernel/Cargo.toml --bin stemm_kernel --target-dir $(or $(STEMM_HOME),.stemm)/build
+	$(RUN) cargo test --release --locked --manifest-path kernel/Cargo.toml --bin stemm_kernel --target-dir "$(or $(STEMM_HOME),.stemm)/build"
 	@$(RUN) python -m pip install --quiet --requirement scripts/requirements-test.txt
 	$(RUN) python -m pytest -q tests
 
@@ -57,8 +70,25 @@ bench: setup
 	@$(RUN) python -m pip install --quiet --requirement scripts/requirements-bench.txt
 	@$(RUN) python scripts/bench.py
 
+# For a class: docs/classroom.md
+bundle: setup
+	@$(PYTHON) -E scripts/bundle.py pack "$(FILE)"
+
+unbundle:
+	@$(PYTHON) -E scripts/bundle.py unpack "$(FILE)"
+
+student-copies: setup
+	@$(RUN) python scripts/student_copies.py "$(FOLDER)"
+
+image:
+	@$(PYTHON) -E scripts/image.py build $(IMAGE_OPTIONS)
+
+image-test: image
+	@$(PYTHON) -E -m unittest -v tests/test_image.py
+
 notebooks: setup
 	$(RUN) python scripts/notebooks.py
 
 clean:
-	rm -rf $(or $(STEMM_HOME),.stemm) target out
+	@$(PYTHON) -E scripts/setup.py clean
+	rm -rf target

@@ -1,28 +1,50 @@
 """Where everything of the set-up lies, and the environment in which the tools run. No packages needed."""
 
+import hashlib
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+# What a shell may say of other projects' Python, Rust and libtorch; here each is the set-up's own.
+FOREIGN = re.compile(
+    r"PYTHON.*|PIP_(TARGET|USER|PREFIX|ROOT|REQUIRE_VIRTUALENV|PYTHON|NO_DEPS)|VIRTUAL_ENV|CONDA_PREFIX"
+    r"|RUSTC.*|(CARGO_ENCODED_)?RUST(DOC)?FLAGS|CARGO_(BUILD|PROFILE|TARGET|UNSTABLE)_(?!JOBS$).*|CARGO_INCREMENTAL"
+    r"|LIBTORCH.*|TORCH_CUDA_VERSION|C(XX|PP)?FLAGS|LDFLAGS")
+
 ROOT = Path(__file__).resolve().parent.parent
 HOME = Path(os.environ.get("STEMM_HOME") or ROOT / ".stemm").resolve()
+
+
+def own(shared: Path, name: str) -> Path:
+    """A folder to write in: the shared one, or the user's own where only others may write in that one."""
+    existing = next(folder for folder in [shared, *shared.parents] if folder.exists())
+    if os.access(existing, os.W_OK):
+        return shared
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "stemm" / hashlib.sha256(str(HOME).encode()).hexdigest()[:16] / name
+
 
 VENV = HOME / "venv"
 PYTHON = VENV / "bin" / "python"
 STEMM_KERNEL = HOME / "bin" / "stemm_kernel"
 FLUSH = HOME / "bin" / "libstemm_kernel.so"
 EVCXR_JUPYTER = HOME / "bin" / "evcxr_jupyter"
-JUPYTER = HOME / "jupyter"  # kernel specification and the signatures of trusted notebooks
+STAMPS = HOME / "stamps"
+JUPYTER = HOME / "jupyter"  # kernel specifications
 KERNELS = HOME / "kernels"  # one temporary directory a running kernel
 TEMPLATE = KERNELS / "template"  # what each of them is copied from: the crate and its dependencies, compiled
 EVCXR_CONFIG = HOME / "evcxr-config"
 WRAPPER = HOME / "wrapper"  # tch's C++ code as a shared library, for kernels
 KERNEL_CARGO = HOME / "kernel-cargo"  # cargo's home as kernels see it: the user's, but for the program
 TOOLS = HOME / "tools"  # the cargo and rustup that kernels find first
+BUILD = HOME / "build"  # what the kernels' programs are compiled from, if it is kept
+TARGET = HOME / "target"  # what tests and benchmarks are compiled to
+# All that the set-up makes: what `make clean` removes.
+MADE = [VENV, STEMM_KERNEL.parent, STAMPS, JUPYTER, KERNELS, EVCXR_CONFIG, WRAPPER, KERNEL_CARGO, TOOLS, BUILD, TARGET]
 DATA = ROOT / "data"
-OUT = ROOT / "out"
+OUT = own(ROOT / "out", "out")
 
 
 def torch_folder() -> Path:
@@ -45,6 +67,11 @@ def printed_by_rustc(*arguments: str) -> str:
                           env={**os.environ, "RUSTUP_TOOLCHAIN": toolchain()}).stdout
 
 
+def plain_environment() -> dict[str, str]:
+    """The variables of the shell without those that are foreign here."""
+    return {name: value for name, value in os.environ.items() if not FOREIGN.fullmatch(name)}
+
+
 def environment() -> dict[str, str]:
     """The variables under which cargo, the kernel and Jupyter find each other."""
     torch = torch_folder()
@@ -52,14 +79,16 @@ def environment() -> dict[str, str]:
     # wherever a kernel's directory shares a parent with the toolchain, such as the home directory.
     rust_libraries = printed_by_rustc("--print", "target-libdir").strip()
     library_path = [str(WRAPPER), str(torch / "lib"), rust_libraries, os.environ.get("LD_LIBRARY_PATH", "")]
+    data = own(JUPYTER, "jupyter")  # with the signatures of trusted notebooks
     return {
-        **os.environ,
+        **plain_environment(),
         "PATH": os.pathsep.join([str(VENV / "bin"), os.environ.get("PATH", "")]),
         "LIBTORCH": str(torch),
         "LIBTORCH_LIB": str(torch),
         "LIBTORCH_INCLUDE": str(torch),
         "LD_LIBRARY_PATH": os.pathsep.join(filter(None, library_path)),
         "RUSTUP_TOOLCHAIN": toolchain(),
-        "CARGO_TARGET_DIR": str(HOME / "target"),
-        "JUPYTER_DATA_DIR": str(JUPYTER),
+        "CARGO_TARGET_DIR": str(own(TARGET, "target")),
+        "JUPYTER_DATA_DIR": str(data),
+        "JUPYTER_PATH": os.pathsep.join(filter(None, [str(JUPYTER), os.environ.get("JUPYTER_PATH", "")])),
     }

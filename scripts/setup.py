@@ -1,5 +1,8 @@
 """Sets everything up in one folder (.stemm, or $STEMM_HOME): Python environment, libtorch, evcxr, kernel, data.
 
+    python3 scripts/setup.py [STEP ...]     all steps, or some of them: front python libtorch wrapper kernel data
+    python3 scripts/setup.py clean          removes what was set up
+
 Each step leaves a stamp with what it was made from; a step with a valid stamp is skipped, an interrupted one is done
 again. Needs Rust, Python 3.10 or newer and a C++ compiler; no root.
 """
@@ -14,51 +17,91 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from environment import (DATA, EVCXR_CONFIG, EVCXR_JUPYTER, FLUSH, HOME, JUPYTER, KERNEL_CARGO, KERNELS, PYTHON, ROOT,
-                         STEMM_KERNEL, TEMPLATE, TOOLS, VENV, WRAPPER, environment, printed_by_rustc, torch_folder)
+import machine
+from environment import (BUILD, DATA, EVCXR_CONFIG, EVCXR_JUPYTER, FLUSH, HOME, JUPYTER, KERNEL_CARGO, KERNELS, MADE,
+                         PYTHON, ROOT, STAMPS, STEMM_KERNEL, TEMPLATE, TOOLS, VENV, WRAPPER, environment,
+                         plain_environment, printed_by_rustc, torch_folder)
 
 KERNEL_SOURCES = ROOT / "kernel"
 TORCH_VERSION = "2.11.0"  # what tch 0.24 is made for
 # libtorch_cpu.so needs these two CUDA libraries even without a GPU; the whole CUDA set is several times as large.
 CPU_SET = [f"torch=={TORCH_VERSION}", "nvidia-cuda-runtime==13.0.96", "nvidia-cuda-cupti==13.0.85"]
-COMPILERS = ["c++", "g++", "clang++"]
 
 
-def main() -> None:
-    check_machine()
-    HOME.mkdir(parents=True, exist_ok=True)
-    cuda = os.environ.get("STEMM_CUDA") == "1" or nvidia_answers()
-    requirements = ROOT / "scripts" / "requirements.txt"
+def main(names: list[str]) -> None:
+    if names == ["clean"]:
+        return clean()
+    if unknown := set(names) - set(STEPS):
+        sys.exit(f"No such step: {', '.join(sorted(unknown))}. Steps: {', '.join(STEPS)}, or clean.")
+    chosen = [name for name in STEPS if name in names or not names]
+    if not os.access(HOME, os.W_OK) and (STAMPS / "kernel").exists():
+        return say(f"{HOME} is set up by somebody else, and used as it is")
+    machine.check()
+    STAMPS.mkdir(parents=True, exist_ok=True)  # says whose folder it is
     with ThreadPoolExecutor() as pool:
         # The kernels need nothing of the others, which spend their time on the network and on one core.
-        front = pool.submit(step, "front", front_key(), build_front)
-        step("python", digest(requirements.read_bytes()), lambda: install_python(requirements))
-        step("libtorch", f"{TORCH_VERSION} {'cuda' if cuda else 'cpu'}", lambda: install_libtorch(cuda))
-        step("wrapper", f"{TORCH_VERSION} {locked_version('torch-sys')}", build_wrapper)
-        front.result()
+        front = pool.submit(STEPS["front"]) if "front" in chosen else None
+        for name in chosen[1:] if front else chosen:
+            if front and name == "kernel":
+                front.result()
+            STEPS[name]()
+        if front:
+            front.result()
+
+
+def front() -> None:
+    step("front", front_key(), build_front)
+
+
+def python() -> None:
+    requirements = ROOT / "scripts" / "requirements.txt"
+    step("python", digest(requirements.read_bytes()), lambda: install_python(requirements))
+
+
+def libtorch() -> None:
+    cuda = wants_cuda()
+    step("libtorch", f"{TORCH_VERSION} {'cuda' if cuda else 'cpu'}", lambda: install_libtorch(cuda))
+
+
+def wrapper() -> None:
+    step("wrapper", f"{TORCH_VERSION} {locked_version('torch-sys')}", build_wrapper)
+
+
+def kernel() -> None:
     if step("kernel", kernel_key(), build_kernel):
         # The first kernel takes it over, instead of copying the template.
         command(STEMM_KERNEL, "--spare", what="Copying the kernel's directory", env=os.environ | {"STEMM_HOME": str(HOME)})
-    # The data lie in the checkout, not beside the stamps; verifying them takes a second.
+
+
+def data() -> None:
+    """The data lie in the checkout, not beside the stamps; verifying them takes a second."""
     command(sys.executable, DATA / "fetch.py", "fashion-mnist", what="Fetching Fashion-MNIST")
 
 
-def check_machine() -> None:
-    """Names what is missing, in one sentence each."""
-    if sys.version_info < (3, 10):
-        sys.exit(f"Python {sys.version.split()[0]} is too old: install Python 3.10 or newer.")
-    for tool in ["cargo", "rustc"]:
-        if not shutil.which(tool):
-            sys.exit(f"{tool} is missing: install Rust from https://rustup.rs, then run the command again.")
-    if not any(shutil.which(tool) for tool in COMPILERS):
-        sys.exit("A C++ compiler is missing: install one, such as Debian's package g++ or Xcode's command line tools.")
-    try:
-        import ensurepip  # noqa: F401
-    except ImportError:
-        sys.exit("Python's venv module is incomplete: install it, such as Debian's package python3-venv.")
+STEPS = {"front": front, "python": python, "libtorch": libtorch, "wrapper": wrapper, "kernel": kernel, "data": data}
+
+
+def clean() -> None:
+    """Removes what the set-up has made, and the folder if nothing else is in it."""
+    machine.check_home()
+    for made in sorted(MADE, key=STAMPS.__eq__):  # the mark of the set-up last
+        if made.is_dir():
+            say(f"removing {made}")
+            shutil.rmtree(made)
+    if HOME.is_dir() and not any(HOME.iterdir()):
+        HOME.rmdir()
+
+
+def wants_cuda() -> bool:
+    """What STEMM_CUDA says, 0 or 1; else whether there is a GPU of NVIDIA's."""
+    said = os.environ.get("STEMM_CUDA", "")
+    if said not in ["", "0", "1"]:
+        sys.exit(f"STEMM_CUDA is {said!r}: set it to 0 for the CPU, to 1 for CUDA, or leave it out.")
+    return said == "1" or said == "" and nvidia_answers()
 
 
 def nvidia_answers() -> bool:
@@ -70,7 +113,7 @@ def nvidia_answers() -> bool:
 
 def step(name: str, key: str, action) -> bool:
     """Does what was not done before with the same key; says whether it was done now."""
-    stamp = HOME / "stamps" / name
+    stamp = STAMPS / name
     if stamp.exists() and stamp.read_text() == key:
         say(f"{name}: done before")
         return False
@@ -90,10 +133,16 @@ def say(text: str) -> None:
 
 
 def command(*arguments, what: str, **keywords) -> None:
-    """Runs a command; on failure says what failed and what to do."""
-    result = subprocess.run([str(argument) for argument in arguments], **keywords)
-    if result.returncode != 0:
-        sys.exit(f"{what} failed (see above): check the network and the free disk space, then run the command again.")
+    """Runs a command; its words go to standard error, and its last ones say why it failed."""
+    said: deque[str] = deque(maxlen=8)
+    arguments = [str(argument) for argument in arguments]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, errors="replace", **keywords) as process:
+        for line in process.stderr:
+            said.append(line.rstrip())
+            sys.stderr.write(line)
+    if process.returncode != 0:
+        reason = "\n  ".join(filter(None, said)) or f"{arguments[0]} ended with status {process.returncode}"
+        sys.exit(f"{what} failed:\n  {reason}\nThe steps before it are done: mend this, then run the command again.")
 
 
 def digest(*parts: bytes) -> str:
@@ -106,14 +155,12 @@ def digest(*parts: bytes) -> str:
 def install_python(requirements: Path) -> None:
     command(sys.executable, "-m", "venv", "--clear", VENV, what="Making the Python environment")
     command(PYTHON, "-m", "pip", "install", "--quiet", "--requirement", requirements, what="Installing Jupyter")
-    (HOME / "stamps" / "libtorch").unlink(missing_ok=True)  # it lies in the environment that was just cleared
+    (STAMPS / "libtorch").unlink(missing_ok=True)  # it lies in the environment that was just cleared
 
 
 def install_libtorch(cuda: bool) -> None:
     packages = [f"torch=={TORCH_VERSION}"] if cuda else ["--no-deps", *CPU_SET]
-    # pip remarks on the packages left out of the CPU set; only its exit status matters.
-    command(PYTHON, "-m", "pip", "install", "--quiet", *packages, what="Installing libtorch",
-            stderr=None if cuda else subprocess.DEVNULL)
+    command(PYTHON, "-m", "pip", "install", "--quiet", *packages, what="Installing libtorch")
 
 
 def front_key() -> str:
@@ -123,8 +170,7 @@ def front_key() -> str:
 
 def build_front() -> None:
     """Compiles the programs of both kernels, which share evcxr and rust-analyzer."""
-    build = HOME / "build"
-    arguments = ["--release", "--locked", "--manifest-path", KERNEL_SOURCES / "Cargo.toml", "--target-dir", build]
+    arguments = ["--release", "--locked", "--manifest-path", KERNEL_SOURCES / "Cargo.toml", "--target-dir", BUILD]
     what = "Compiling the kernels"
     command("cargo", "build", *arguments, "--bins", what=what, cwd=ROOT)
     # Cells are linked to Rust's standard library dynamically; so is this, to share standard output with them.
@@ -134,9 +180,9 @@ def build_front() -> None:
     STEMM_KERNEL.parent.mkdir(parents=True, exist_ok=True)
     for program in [STEMM_KERNEL, EVCXR_JUPYTER, FLUSH]:
         program.unlink(missing_ok=True)  # it may be running
-        shutil.copy(build / "release" / program.name, program)
+        shutil.copy(BUILD / "release" / program.name, program)
     if not os.environ.get("STEMM_KEEP_BUILD"):
-        shutil.rmtree(build, ignore_errors=True)
+        shutil.rmtree(BUILD, ignore_errors=True)
 
 
 def build_wrapper() -> None:
@@ -148,7 +194,7 @@ def build_wrapper() -> None:
     sources = torch_sys_folder() / "libtch"
     torch = torch_folder()
     WRAPPER.mkdir(parents=True, exist_ok=True)
-    compiler = os.environ.get("CXX") or next(tool for tool in COMPILERS if shutil.which(tool))
+    compiler = os.environ.get("CXX") or next(tool for tool in machine.COMPILERS if shutil.which(tool))
     command(*shlex.split(compiler), "-shared", "-fPIC", "-O1", "-w", "-std=c++17", f"-I{torch / 'include'}",
             f"-I{torch / 'include/torch/csrc/api/include'}", sources / "torch_api.cpp", sources / "torch_api_generated.cpp",
             f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{torch / 'lib'}", "-o", WRAPPER / "libtch.so",
@@ -172,7 +218,7 @@ def kernel_key() -> str:
     crate = ROOT / "stemm"
     sources = [path for part in ["src", "assets"] for path in sorted((crate / part).rglob("*")) if path.is_file()]
     rustc = printed_by_rustc("--version").encode()
-    scripts = [ROOT / "scripts" / name for name in ["setup.py", "warm_up.py", "session.py"]]
+    scripts = [ROOT / "scripts" / name for name in ["environment.py", "setup.py", "warm_up.py", "session.py"]]
     files = [ROOT / "Cargo.lock", ROOT / "Cargo.toml", crate / "Cargo.toml", *scripts, *sources]
     parts = [path.read_bytes() for path in files]
     # What kernels note of cargo's decisions (kernel/src/tools.rs) is part of the template.
@@ -193,15 +239,20 @@ def build_kernel() -> None:
         f'[build]\ntarget = "{host_target()}"\n'
         # In place of what torch-sys's build script would compile and link statically.
         f'[target.{host_target()}.tch]\nrustc-link-lib = ["dylib=tch"]\n'
-        f'rustc-link-search = [{json.dumps("native=" + str(WRAPPER))}]\n')
+        f'rustc-link-search = [{toml("native=" + str(WRAPPER))}]\n')
     shutil.copy(ROOT / "Cargo.lock", TEMPLATE / "Cargo.lock")
     make_tools()
     write_specification("stemm", "Rust (stemm)", [STEMM_KERNEL, "{connection_file}"])
     write_specification("evcxr", "Rust (evcxr)", [STEMM_KERNEL, "--evcxr", "{connection_file}"])
     copy_logo()
-    crate = json.dumps(str(ROOT / "stemm"))
+    crate = toml(str(ROOT / "stemm"))
     (EVCXR_CONFIG / "evcxr.toml").write_text(f"[dependencies]\nstemm = {{ path = {crate} }}\n")
     command(PYTHON, ROOT / "scripts" / "warm_up.py", what="Building the kernel", env=environment(), cwd=ROOT)
+
+
+def toml(text: str) -> str:
+    """A string of TOML, which has no surrogates."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def write_specification(name: str, title: str, arguments: list) -> None:
@@ -265,7 +316,9 @@ def host_target() -> str:
 
 
 if __name__ == "__main__":
+    for foreign in set(os.environ) - set(plain_environment()):
+        del os.environ[foreign]
     try:
-        main()
+        main(sys.argv[1:])
     except KeyboardInterrupt:
         sys.exit("Interrupted; the steps that are done stay done.")

@@ -19,7 +19,7 @@ from jupyter_client.manager import KernelManager
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
 import kernel_speed  # noqa: E402
-from environment import JUPYTER, KERNELS  # noqa: E402
+from environment import JUPYTER  # noqa: E402
 from notebooks import FOLDER  # noqa: E402
 from session import Session  # noqa: E402
 
@@ -153,17 +153,17 @@ def test_a_loop_of_ones_own_can_ask(kernels):
 
 
 def test_a_kernel_takes_over_the_directory_of_one_that_has_ended():
-    def directories():
-        return {folder.name for folder in KERNELS.glob("kernel-*")}
-
+    own = 'std::env::var("STEMM_KERNEL_DIRECTORY").unwrap()'
     with Session() as session:
         session.wait()
         session.run("let before = 1;")
-        first = directories()
-    with Session() as session:
+        first = session.run(own).text
+    with Session() as session, Session() as other:
         session.wait()
+        other.wait()
         assert session.run("before").error_name == "CompilationError"
-        assert len(directories()) == len(first) and directories() != first
+        directories = {kernel.run(own).text for kernel in (session, other)}
+        assert len(directories) == 2 and first in directories
         assert session.run("let now = 2;\nnow").text == "2"
 
 

@@ -2,14 +2,18 @@
 //!
 //! Two kernels cannot share one, and compiling the dependencies takes minutes. So each kernel takes over the directory of one
 //! that has ended, or the spare one of the set-up, or, if there is none, gets a copy of the set-up's template that is mostly
-//! hard links.
+//! hard links. Whose a directory is says a lock on the file beside it, which the system releases when its owner ends, in
+//! whatever container or on whatever machine that was; numbers of processes say nothing there.
 
-use std::fs;
-use std::io::{Error, Result};
-use std::os::unix::fs::PermissionsExt;
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{Error, ErrorKind, Result};
+use std::os::fd::IntoRawFd;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use rustix::process::{Pid, test_kill_process};
+use rustix::io::{FdFlags, fcntl_setfd};
 
 /// The template's name beside the kernels' directories.
 const TEMPLATE: &str = "template";
@@ -17,6 +21,8 @@ const TEMPLATE: &str = "template";
 const VERSION: &str = "made-from";
 /// Is there where cargo was stopped before it had compiled all.
 pub const UNFINISHED: &str = "unfinished";
+/// Cargo's settings for all directories, in the folder above them.
+const SETTINGS: &str = ".cargo/config.toml";
 /// What cargo and evcxr write again for each cell: in every folder, and in the first one.
 const OWN: [&str; 2] = ["incremental", ".cargo-lock"];
 const OWN_AT_THE_TOP: [&str; 2] = ["src", ".cargo"];
@@ -27,12 +33,18 @@ const COMPILED: [&str; 5] = ["rlib", "rmeta", "so", "a", "o"];
 /// What cargo notes for other tools and for explanations, and does not need itself.
 const NOTES: [&str; 2] = ["d", "json"];
 
-/// A directory of this kernel's own, by the folder of the set-up.
+/// A directory of this process's own, by the folder of the set-up, for as long as it lives; also as another program if it
+/// becomes one.
 ///
 /// # Errors
 /// The set-up is not complete, or the disk is full.
-pub fn of_setup(home: &Path) -> Result<PathBuf> {
-    claim(&home.join("kernels"), &version(home)?)
+pub fn of_setup(home: &Path, becomes_another: bool) -> Result<PathBuf> {
+    let Claim { directory, lock } = claim_of_setup(home)?;
+    if becomes_another {
+        fcntl_setfd(&lock, FdFlags::empty())?;
+    }
+    let _ = lock.into_raw_fd(); // never closed
+    Ok(directory)
 }
 
 /// Copies the template for the next kernel, whose start then takes a second less.
@@ -40,8 +52,38 @@ pub fn of_setup(home: &Path) -> Result<PathBuf> {
 /// # Errors
 /// As [`of_setup`].
 pub fn make_spare(home: &Path) -> Result<()> {
-    let kernels = home.join("kernels");
-    copy_template(&kernels, &kernels.join("kernel-spare"), &version(home)?)
+    claim_of_setup(home).map(drop)
+}
+
+/// A directory of one's own until the lock is closed.
+struct Claim {
+    directory: PathBuf,
+    lock: File,
+}
+
+fn claim_of_setup(home: &Path) -> Result<Claim> {
+    let (shared, version) = (home.join("kernels"), version(home)?);
+    let template = shared.join(TEMPLATE);
+    match claim(&shared, &template, &version) {
+        // A set-up of somebody else's.
+        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
+            let own = of_user(home)?;
+            fs::create_dir_all(own.join(SETTINGS).with_file_name(""))?;
+            fs::copy(shared.join(SETTINGS), own.join(SETTINGS))?;
+            claim(&own, &template, &version)
+        }
+        claimed => claimed,
+    }
+}
+
+/// The user's own folder for kernels of a set-up in which only others may write.
+fn of_user(home: &Path) -> Result<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|cache| cache.is_absolute());
+    let cache = cache.or_else(|| std::env::home_dir().map(|user| user.join(".cache")));
+    let cache = cache.ok_or_else(|| Error::other("HOME is not set: set it to a folder of your own"))?;
+    let mut hasher = DefaultHasher::new();
+    home.hash(&mut hasher);
+    Ok(cache.join("stemm").join(format!("{:016x}", hasher.finish())).join("kernels"))
 }
 
 /// What the template was made from.
@@ -52,49 +94,51 @@ fn version(home: &Path) -> Result<String> {
     })
 }
 
-fn claim(kernels: &Path, version: &str) -> Result<PathBuf> {
-    let own = kernels.join(format!("kernel-{}", std::process::id()));
-    if adopt(kernels, &own, version) {
-        clean(&own, &kernels.join(TEMPLATE))?;
-    } else {
-        copy_template(kernels, &own, version)?;
-    }
-    Ok(own)
-}
-
-fn copy_template(kernels: &Path, own: &Path, version: &str) -> Result<()> {
-    if own.exists() {
-        fs::remove_dir_all(own)?;
-    }
-    let left_out: Vec<&str> = OWN.into_iter().chain(OWN_AT_THE_TOP).collect();
-    mirror(&kernels.join(TEMPLATE), own, &left_out)?;
-    fs::write(own.join(VERSION), version)
-}
-
-/// Takes over the directory of a kernel that has ended, which is sooner than a copy; removes those of older set-ups.
-fn adopt(kernels: &Path, own: &Path, version: &str) -> bool {
-    for entry in fs::read_dir(kernels).into_iter().flatten().flatten() {
-        let folder = entry.path();
-        let Some(owner) = entry.file_name().to_str().and_then(|name| name.strip_prefix("kernel-").map(str::to_owned))
-        else {
-            continue;
-        };
-        if owner.parse().is_ok_and(is_alive) && folder != own {
-            continue;
+/// Takes over a directory that nobody has any more, which is sooner than a copy; removes those of older set-ups.
+fn claim(kernels: &Path, template: &Path, version: &str) -> Result<Claim> {
+    let numbers = numbers(kernels);
+    for number in &numbers {
+        let Some(claim) = lock(kernels, *number)? else { continue };
+        if is_whole(&claim.directory, version) {
+            clean(&claim.directory, template)?;
+            return Ok(claim);
         }
-        let is_of_version = fs::read_to_string(folder.join(VERSION)).is_ok_and(|made_from| made_from == version);
-        let is_whole = is_of_version && !folder.join(UNFINISHED).exists();
-        // Another kernel may be faster.
-        if is_whole && (folder == own || fs::rename(&folder, own).is_ok()) {
-            return true;
-        }
-        let _ = fs::remove_dir_all(&folder); // half a copy, half compiled, or of another set-up
+        let _ = fs::remove_dir_all(&claim.directory); // half a copy, half compiled, or of another set-up
     }
-    false
+    for number in 1.. {
+        let Some(claim) = lock(kernels, number)? else { continue };
+        if claim.directory.exists() {
+            fs::remove_dir_all(&claim.directory)?;
+        }
+        let left_out: Vec<&str> = OWN.into_iter().chain(OWN_AT_THE_TOP).collect();
+        mirror(template, &claim.directory, &left_out)?;
+        fs::write(claim.directory.join(VERSION), version)?;
+        return Ok(claim);
+    }
+    unreachable!("some number is free")
 }
 
-fn is_alive(process: i32) -> bool {
-    Pid::from_raw(process).is_some_and(|process| test_kill_process(process) != Err(rustix::io::Errno::SRCH))
+/// The numbers of the directories that there are.
+fn numbers(kernels: &Path) -> BTreeSet<u32> {
+    let entries = fs::read_dir(kernels).into_iter().flatten().flatten();
+    let names = entries.filter(|entry| entry.path().is_dir()).map(|entry| entry.file_name());
+    names.filter_map(|name| name.to_str()?.strip_prefix("kernel-")?.parse().ok()).collect()
+}
+
+/// The directory of a number, unless another process has it.
+fn lock(kernels: &Path, number: u32) -> Result<Option<Claim>> {
+    let directory = kernels.join(format!("kernel-{number}"));
+    let lock = File::create(directory.with_extension("lock"))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(Claim { directory, lock })),
+        Err(fs::TryLockError::WouldBlock) => Ok(None),
+        Err(fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn is_whole(directory: &Path, version: &str) -> bool {
+    let is_of_version = fs::read_to_string(directory.join(VERSION)).is_ok_and(|made_from| made_from == version);
+    is_of_version && !directory.join(UNFINISHED).exists()
 }
 
 /// Removes what the cells of the kernel before have left.
@@ -132,7 +176,8 @@ fn is_of_cell(name: &str) -> bool {
     CELL_CRATE.iter().any(|beginning| name.starts_with(beginning))
 }
 
-/// What is compiled becomes hard links: cargo replaces it as a whole. Small files, to which it writes in place, are copied.
+/// What is compiled becomes links: cargo replaces it as a whole. Hard ones stay as they are when the set-up compiles the
+/// crate anew. Small files, to which cargo writes in place, are copied.
 fn mirror(template: &Path, own: &Path, left_out: &[&str]) -> Result<()> {
     fs::create_dir(own)?;
     for entry in fs::read_dir(template)? {
@@ -147,8 +192,8 @@ fn mirror(template: &Path, own: &Path, left_out: &[&str]) -> Result<()> {
         if metadata.is_dir() {
             mirror(&entry, &target, &OWN)?;
         } else if COMPILED.contains(&ending) || metadata.permissions().mode() & 0o100 != 0 {
-            // On file systems in layers a link can fail where a copy does not.
-            fs::hard_link(&entry, &target).or_else(|_| copy(&entry, &target))?;
+            // Files on another file system or of another user can only be named.
+            fs::hard_link(&entry, &target).or_else(|_| symlink(&entry, &target))?;
         } else {
             copy(&entry, &target)?;
         }
@@ -198,11 +243,15 @@ pub mod tests {
         names
     }
 
+    fn claim_in(kernels: &Path, version: &str) -> Claim {
+        claim(kernels, &kernels.join(TEMPLATE), version).unwrap()
+    }
+
     #[test]
     fn a_copy_links_what_is_compiled_and_leaves_out_what_cells_have_left() {
         use std::os::unix::fs::MetadataExt;
         let kernels = kernels();
-        let own = claim(&kernels, "1").unwrap();
+        let own = claim_in(&kernels, "1").directory;
         let deps = own.join("target/x86/debug/deps");
         assert_eq!(names(&deps), ["libstemm.so", "small"]);
         assert_eq!(names(&own), ["Cargo.lock", VERSION, "target"]);
@@ -216,14 +265,13 @@ pub mod tests {
     #[test]
     fn the_directory_of_an_ended_kernel_is_taken_over_clean() {
         let kernels = kernels();
-        let ended = kernels.join("kernel-spare");
-        copy_template(&kernels, &ended, "1").unwrap();
+        let ended = claim_in(&kernels, "1").directory;
         fs::write(ended.join("target/x86/debug/deps/libcode_7.so"), "cell").unwrap();
         fs::write(ended.join("target/x86/debug/deps/mark"), "it is the same").unwrap();
         fs::create_dir(ended.join("src")).unwrap();
         fs::write(ended.join("Cargo.lock"), "other crates").unwrap();
-        let own = claim(&kernels, "1").unwrap();
-        assert!(!ended.exists());
+        let own = claim_in(&kernels, "1").directory;
+        assert_eq!(own, ended);
         assert_eq!(names(&own.join("target/x86/debug/deps")), ["libstemm.so", "mark", "small"]);
         assert_eq!(fs::read_to_string(own.join("Cargo.lock")).unwrap(), "lock");
         assert!(!own.join("src").exists());
@@ -233,15 +281,20 @@ pub mod tests {
     #[test]
     fn directories_of_living_kernels_stay_and_those_of_other_set_ups_and_half_compiled_ones_go() {
         let kernels = kernels();
-        let (living, old) = (kernels.join("kernel-1"), kernels.join("kernel-spare")); // process 1 always lives
-        let half = kernels.join("kernel-half");
-        copy_template(&kernels, &living, "1").unwrap();
-        copy_template(&kernels, &old, "0").unwrap();
-        copy_template(&kernels, &half, "1").unwrap();
-        fs::write(half.join(UNFINISHED), "").unwrap();
-        let own = claim(&kernels, "1").unwrap();
-        assert!(living.exists() && !old.exists() && !half.exists() && own.exists());
-        assert!(!own.join(UNFINISHED).exists());
+        let old = claim_in(&kernels, "0");
+        let living = claim_in(&kernels, "1");
+        let (half, other) = (claim_in(&kernels, "1"), claim_in(&kernels, "1"));
+        let places: BTreeSet<_> = [&old, &living, &half, &other].map(|claim| claim.directory.clone()).into();
+        assert_eq!(places.len(), 4);
+        fs::write(living.directory.join("mark"), "").unwrap();
+        fs::write(other.directory.join("mark"), "").unwrap();
+        fs::write(half.directory.join(UNFINISHED), "").unwrap();
+        let ended = |claim: Claim| claim.directory;
+        let (old, half) = (ended(old), ended(half));
+        let own = claim_in(&kernels, "1");
+        assert!(living.directory.join("mark").exists() && other.directory.join("mark").exists());
+        assert_eq!((own.directory, old.exists(), half.exists()), (old.clone(), true, false));
+        assert_eq!(fs::read_to_string(old.join(VERSION)).unwrap(), "1");
         fs::remove_dir_all(kernels).unwrap();
     }
 }

@@ -68,17 +68,17 @@ fn main() {
     std::process::exit(0); // without waiting for the engine's thread
 }
 
-/// The directory in which cells are compiled.
-fn directory() -> Result<PathBuf> {
+/// The directory in which cells are compiled, for this program or for the one that it becomes.
+fn directory(becomes_another: bool) -> Result<PathBuf> {
     match std::env::var_os(DIRECTORY) {
         Some(directory) => Ok(PathBuf::from(directory)),
-        None => Ok(directory::of_setup(&home()?)?),
+        None => Ok(directory::of_setup(&home()?, becomes_another)?),
     }
 }
 
 /// Runs the kernel.
 fn run(connection_file: &Path) -> Result<()> {
-    let directory = directory()?;
+    let directory = directory(false)?;
     // SAFETY: no other thread runs yet.
     unsafe {
         std::env::set_var("EVCXR_TMPDIR", &directory);
@@ -95,7 +95,7 @@ fn run_evcxr(connection_file: Option<OsString>) -> Result<()> {
     let connection_file = connection_file.ok_or(USAGE)?;
     let program = std::env::current_exe()?.with_file_name("evcxr_jupyter");
     let mut command = Command::new(program);
-    let directory = directory()?;
+    let directory = directory(true)?;
     command.arg("--control_file").arg(connection_file).env("EVCXR_TMPDIR", &directory).env(DIRECTORY, &directory);
     Err(command.exec().into())
 }
