@@ -20,6 +20,7 @@ mod pump;
 mod records;
 mod relay;
 mod request;
+mod shell;
 mod standard_library;
 mod tools;
 
@@ -51,6 +52,8 @@ fn main() {
     }
     // Does not return in the runtime, nor where cargo takes this program for rustc's wrapper.
     evcxr::runtime_hook();
+    // SAFETY: no other thread runs yet.
+    unsafe { shell::settle() };
     let argument = std::env::args().nth(1);
     let result = match argument.as_deref() {
         None | Some("--help" | "-h") => {
