@@ -1,4 +1,4 @@
-"""Runs every benchmark beside its floor; writes out/bench/results.csv and the table and chart of stemm/benches/RESULTS.md."""
+"""Runs every benchmark beside its floor and its rivals; writes out/bench/results.csv and the table and chart of stemm/benches/RESULTS.md."""
 
 import csv
 import os
@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import numpy
+from lap import lapjvr
 from scipy.optimize import linear_sum_assignment
 
 from environment import OUT, ROOT
@@ -23,7 +24,7 @@ BEGIN, END = "<!-- table: written by `make bench` -->", "<!-- end of the table -
 
 def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
-    rows = [with_scipy(row) for row in rust_benchmarks()] + kernel_rows()
+    rows = [row for ours in rust_benchmarks() for row in beside_rivals(ours)] + kernel_rows()
     with open(FOLDER / "results.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
@@ -52,21 +53,29 @@ def rust_benchmarks() -> list[dict]:
     return rows[1:]  # the first is the heading
 
 
-def with_scipy(row: dict) -> dict:
-    """Adds SciPy's time on the same matrix as the floor of a cold assignment."""
+# Other solvers of the assignment problem, each with the format of its numbers that it is fastest with.
+RIVALS = {"SciPy": (linear_sum_assignment, numpy.float64), "lapx": (lambda cost: lapjvr(cost, return_cost=False), numpy.float32)}
+
+
+def beside_rivals(row: dict) -> list[dict]:
+    """A cold assignment once for each rival, with the rival's time on the same matrix as its floor."""
     if row["bench"] != "assignment_cold":
-        return row
+        return [row]
     kind, n = row["params"].split(" n=")
     matrix = numpy.fromfile(FOLDER / "matrices" / f"{kind}_{n}.f32", dtype=numpy.float32).reshape(int(n), int(n))
-    cost = -matrix.astype(numpy.float64)
-    times = []
-    for _ in range(3 if int(n) > 1024 else 15):
-        start = time.perf_counter()
-        linear_sum_assignment(cost)
-        times.append(1e3 * (time.perf_counter() - start))
-    floor = sorted(times)[len(times) // 2]
-    print(f"SciPy on {row['params']}: {floor:.2f} ms", flush=True)
-    return row | {"floor_ms": f"{floor:.4f}", "ratio": f"{float(row['ours_ms']) / floor:.3f}"}
+    rows = []
+    for rival, (solve, number) in RIVALS.items():
+        cost = -matrix.astype(number)
+        times = []
+        for _ in range(3 if int(n) > 1024 else 15):
+            start = time.perf_counter()
+            solve(cost)
+            times.append(1e3 * (time.perf_counter() - start))
+        floor = sorted(times)[len(times) // 2]
+        print(f"{rival} on {row['params']}: {floor:.2f} ms", flush=True)
+        params = f"{row['params']}; floor: {rival}"
+        rows.append(row | {"params": params, "floor_ms": f"{floor:.4f}", "ratio": f"{float(row['ours_ms']) / floor:.3f}"})
+    return rows
 
 
 def kernel_rows() -> list[dict]:

@@ -176,3 +176,50 @@ def test_a_set_up_of_somebody_elses_serves_kernels_without_a_copy(tmp_path):
     assert "set up by somebody else" in result.stdout
     size = sum(file.lstat().st_size for file in (tmp_path / "cache").rglob("*"))
     assert size < 2e8, f"{size / 1e6:.0f} MB"
+
+
+def test_student_copies_have_neither_outputs_nor_answers_and_overwrite_nothing(tmp_path):
+    import nbformat
+
+    command = [sys.executable, SCRIPTS / "student_copies.py", tmp_path / "copies"]
+    assert subprocess.run(command).returncode == 0
+    copies = {copy.name: nbformat.read(copy, as_version=4) for copy in (tmp_path / "copies").iterdir()}
+    originals = {path.name: nbformat.read(path, as_version=4) for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert copies.keys() == originals.keys()
+    for name, copy in copies.items():
+        text = "\n".join(cell.source for cell in copy.cells)
+        assert "Answers" not in text and "<details>" not in text
+        assert ("## Exercises" in text) == any("## Exercises" in cell.source for cell in originals[name].cells)
+        code = [cell for cell in copy.cells if cell.cell_type == "code"]
+        assert [cell.source for cell in code] == [cell.source for cell in originals[name].cells if cell.cell_type == "code"]
+        assert not any(cell.outputs or cell.execution_count for cell in code)
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 1 and "nothing was written" in again.stderr
+
+
+def test_each_claim_can_fail():
+    import reproduce
+
+    good = {"model 0": (0.32, 0.886), "model 1": (0.34, 0.880), "naive": (2.1, 0.23), "weight matching": (0.36, 0.878), "ste-mm": (0.33, 0.884)}
+    assert [holds for *_, holds in reproduce.judge(good)] == [True] * 6
+    worse = [{"model 1": (0.34, 0.85)}, {"naive": (1.2, 0.5)}, {"weight matching": (0.40, 0.87)}, {"ste-mm": (0.355, 0.884)},
+             {"weight matching": (0.32, 0.884)}, {"ste-mm": (0.33, 0.86)}]
+    for number, change in enumerate(worse):
+        assert [holds for *_, holds in reproduce.judge(good | change)] == [index != number for index in range(6)], change
+
+
+def test_a_bundle_is_refused_where_it_would_not_run_or_was_damaged(tmp_path):
+    import bundle
+
+    here = bundle.kind()
+    bundle.check(here, here)
+    for name in here:
+        with pytest.raises(SystemExit, match=f"{name} is .* here and elsewhere there"):
+            bundle.check(here | {name: "elsewhere"}, here)
+    file = tmp_path / "set-up.tar.gz"
+    file.write_bytes(b"damaged")
+    for noted in [None, "0" * 64 + "  set-up.tar.gz\n"]:
+        if noted:
+            Path(f"{file}.sha256").write_text(noted)
+        with pytest.raises(SystemExit, match="copy both files again"):
+            bundle.unpack(file)

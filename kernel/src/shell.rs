@@ -48,7 +48,8 @@ mod tests {
 
     #[test]
     fn settings_for_other_builds_are_foreign_and_those_of_the_network_are_not() {
-        for name in ["RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR", "CARGO_ENCODED_RUSTFLAGS"] {
+        for name in ["RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR", "CARGO_ENCODED_RUSTFLAGS"]
+        {
             assert!(is_foreign(name), "{name}");
         }
         for name in ["CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_BUILD_JOBS", "RUSTUP_HOME", "RUST_BACKTRACE", "PATH"] {

@@ -1,11 +1,20 @@
-//! Which device the tensors live on: CUDA where it works, else the CPU, and why.
+//! Which device the tensors live on: CUDA where it works, else the CPU, and why. Decided by trying, once a process: whether a
+//! file or a program of the driver's is there says little in containers, under WSL and on machines in the cloud.
 
+use std::ffi::{c_int, c_uint, c_void};
 use std::fmt;
-use std::path::Path;
 use std::sync::OnceLock;
 
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+use tch::{Cuda, Device, Kind, Tensor};
+
+use crate::error::{Error, Result};
 use crate::notebook::{Bundle, Show};
-use tch::{Cuda, Device};
+
+/// What the driver has to support for libtorch's CUDA library, as the driver counts: 1000 for a major version.
+const CUDA_VERSION: c_int = 13_000;
+/// The driver's code for "no GPU".
+const NO_DEVICE: c_int = 100;
 
 /// The device in use and the reason for it; give it wherever a device is asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,7 +47,7 @@ impl Show for DeviceChoice {
     }
 }
 
-/// Finds the best device: the first CUDA device if libtorch can use it, else the CPU.
+/// Finds the best device: the first CUDA device if libtorch can compute on it, else the CPU.
 ///
 /// ```
 /// let choice = stemm::device();
@@ -46,37 +55,116 @@ impl Show for DeviceChoice {
 /// let x = tch::Tensor::zeros([2], (tch::Kind::Float, choice.into()));
 /// ```
 pub fn device() -> DeviceChoice {
-    let loaded = load_cuda_library();
-    if Cuda::is_available() {
-        let reason = format!("{} CUDA device(s) found", Cuda::device_count());
-        return DeviceChoice { device: Device::Cuda(0), reason };
+    static TRIED: OnceLock<Result<i64, String>> = OnceLock::new();
+    match TRIED.get_or_init(try_cuda) {
+        Ok(devices) => DeviceChoice { device: Device::Cuda(0), reason: format!("{devices} CUDA device(s) found") },
+        Err(reason) => DeviceChoice { device: Device::Cpu, reason: reason.clone() },
     }
-    let reason = if !Path::new("/proc/driver/nvidia/version").exists() {
-        "no NVIDIA driver on this machine".to_owned()
-    } else if let Err(error) = loaded {
-        format!(
-            "a GPU is present, but libtorch's CUDA library does not load ({error}); run `make setup` again to install the CUDA set"
-        )
-    } else {
-        "a GPU is present, but CUDA refuses to start; compare the driver version in `nvidia-smi` with CUDA 13"
-            .to_owned()
-    };
-    DeviceChoice { device: Device::Cpu, reason }
 }
 
-/// Loads libtorch_cuda.so, which the linker leaves out because nothing names a symbol of it, once per process.
-fn load_cuda_library() -> Result<(), String> {
-    static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
-    LOADED
-        .get_or_init(|| {
-            use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
-            if !Path::new("/proc/driver/nvidia/version").exists() {
-                return Ok(());
-            }
-            // SAFETY: loading runs libtorch's own initialisers, as linking against it would.
-            let library = unsafe { Library::open(Some("libtorch_cuda.so"), RTLD_NOW | RTLD_GLOBAL) };
-            // The library must stay: CUDA kernels register themselves with libtorch.
-            library.map(std::mem::forget).map_err(|error| error.to_string())
-        })
-        .clone()
+/// Lets cuDNN round the factors of convolutions to 10 bits (TF32) and look for the fastest algorithm at each new shape.
+/// Off at first: convolutions are then in f32 throughout, as on the CPU. With it they are several times as fast on
+/// recent GPUs, losses differ from the third digit on, and the same seed gives other bits in each run.
+///
+/// # Errors
+/// Another libtorch than the one that the crate is made for.
+///
+/// ```
+/// stemm::fast_convolutions(true)?;
+/// # stemm::fast_convolutions(false)?;
+/// # Ok::<(), stemm::Error>(())
+/// ```
+pub fn fast_convolutions(on: bool) -> Result<()> {
+    Cuda::cudnn_set_benchmark(on);
+    if allow_tf32(on) {
+        return Ok(());
+    }
+    let requirement = "used with libtorch 2.11.0, whose function `setAllowTF32CuDNN` is not found";
+    Err(Error::Setting { setting: "fast_convolutions", value: on.to_string(), requirement })
+}
+
+/// libtorch's own setting, which tch does not offer; whether it was found.
+fn allow_tf32(on: bool) -> bool {
+    let program = Library::this();
+    // SAFETY: names and signatures of `at::globalContext()` and of `at::Context::setAllowTF32CuDNN(bool)`.
+    unsafe {
+        let context = program.get::<extern "C" fn() -> *mut c_void>(b"_ZN2at13globalContextEv");
+        let set = program.get::<extern "C" fn(*mut c_void, bool)>(b"_ZN2at7Context17setAllowTF32CuDNNEb");
+        let (Ok(context), Ok(set)) = (context, set) else { return false };
+        set(context(), on);
+    }
+    true
+}
+
+/// libtorch asks its CUDA library what it offers at the first backward pass, on whatever device, and never again. So that
+/// library comes with the crate.
+#[cfg(target_os = "linux")]
+#[used]
+#[unsafe(link_section = ".init_array")]
+static WITH_THE_CRATE: extern "C" fn() = {
+    extern "C" fn load() {
+        let _ = libraries(); // `device` says what came of it
+    }
+    load
+};
+
+/// Loads the driver and libtorch_cuda.so, which the linker leaves out because nothing names a symbol of it.
+fn libraries() -> Result<&'static Library, String> {
+    static LOADED: OnceLock<Result<Library, String>> = OnceLock::new();
+    let loaded = LOADED.get_or_init(|| {
+        if std::env::var("CUDA_VISIBLE_DEVICES").is_ok_and(|visible| ["", "-1"].contains(&visible.trim())) {
+            return Err("CUDA_VISIBLE_DEVICES hides every GPU from this program".to_owned());
+        }
+        // SAFETY: loading runs the initialisers of NVIDIA's and of libtorch's, as linking against them would.
+        let open = |name: &str| unsafe { Library::open(Some(name), RTLD_NOW | RTLD_GLOBAL) };
+        let driver = open("libcuda.so.1").map_err(|_| "no NVIDIA driver on this machine".to_owned())?;
+        let mut version: c_int = 0;
+        // SAFETY: the signature of the driver's `CUresult cuDriverGetVersion(int *)`.
+        unsafe {
+            let get = driver.get::<extern "C" fn(*mut c_int) -> c_int>(b"cuDriverGetVersion");
+            get.map_err(|error| format!("the NVIDIA driver is damaged ({error})"))?(&mut version);
+        }
+        if version < CUDA_VERSION {
+            let (major, minor) = (version / 1000, version % 1000 / 10);
+            let needed = CUDA_VERSION / 1000;
+            return Err(format!("the NVIDIA driver supports CUDA {major}.{minor}, and libtorch needs {needed}: update the driver"));
+        }
+        let torch = open("libtorch_cuda.so").map_err(|error| {
+            format!("an NVIDIA driver is here, but libtorch's CUDA library does not load ({error}): run `STEMM_CUDA=1 make setup`")
+        })?;
+        std::mem::forget(torch); // it stays: CUDA's functions register themselves with libtorch
+        allow_tf32(false);
+        Ok(driver)
+    });
+    loaded.as_ref().map_err(String::clone)
+}
+
+/// The number of devices, if a product comes out right on the first.
+fn try_cuda() -> Result<i64, String> {
+    let driver = libraries()?;
+    // SAFETY: the signature of the driver's `CUresult cuInit(unsigned)`.
+    let code = unsafe {
+        let init = driver.get::<extern "C" fn(c_uint) -> c_int>(b"cuInit");
+        init.map_err(|error| format!("the NVIDIA driver is damaged ({error})"))?(0)
+    };
+    match code {
+        0 => {}
+        NO_DEVICE => return Err("an NVIDIA driver is here, but it finds no GPU".to_owned()),
+        code => return Err(format!("the NVIDIA driver does not start (its error {code}): see what `nvidia-smi` says")),
+    }
+    if !Cuda::is_available() {
+        return Err("a GPU is here, but libtorch does not find it: see what `nvidia-smi` says".to_owned());
+    }
+    let product = || {
+        let ones = Tensor::f_ones([8, 8], (Kind::Float, Device::Cuda(0)))?;
+        ones.f_matmul(&ones)?.f_sum(Kind::Float)?.f_double_value(&[])
+    };
+    match product() {
+        Ok(512.0) => Ok(Cuda::device_count()),
+        Ok(sum) => Err(format!("the GPU computes wrongly: a sum of 512 is {sum}")),
+        Err(error) => {
+            let text = error.to_string();
+            Err(format!("the GPU does not compute: {}", text.lines().next().unwrap_or_default()))
+        }
+    }
 }

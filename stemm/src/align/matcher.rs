@@ -228,12 +228,7 @@ impl<'a> Matcher<'a> {
         if settled && solver.certifies(&gain)? {
             return Ok(None);
         }
-        let mut here = Tensor::f_empty(gain.size(), (Kind::Float, Device::Cpu))?;
-        if gain.device().is_cuda() {
-            here = here.f_pin_memory(gain.device())?; // page-locked: copied to at full speed
-        }
-        here.f_copy_(&gain)?;
-        Ok(Some(here))
+        Ok(Some(gain.f_to_device(Device::Cpu)?.f_contiguous()?))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Dropout (Srivastava et al. 2014): while training, each value is set to zero with probability `p` and the others are
 //! divided by `1 - p`. The mask depends on the seed of [`Mode::Train`] only, so that the pass stays a pure function.
 
-use rand::Rng;
+use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
@@ -39,8 +39,9 @@ impl LayerRule for Dropout {
         let mut shape = x.size();
         shape[1] /= pass.models;
         let masks = pass.mask_rngs().into_iter().map(|mut rng| -> Result<Tensor> {
-            let values = shape.iter().product();
-            let mask: Vec<f32> = (0..values).map(|_| if rng.next_u32() < threshold { 0.0 } else { kept }).collect();
+            let mut words = vec![0u32; shape.iter().product::<i64>() as usize];
+            rng.fill(&mut words); // blocks of the cipher side by side, which a word at a time is not
+            let mask: Vec<f32> = words.into_iter().map(|word| if word < threshold { 0.0 } else { kept }).collect();
             Ok(Tensor::f_from_slice(&mask)?.f_view(shape.as_slice())?)
         });
         let mask = Tensor::f_cat(&masks.collect::<Result<Vec<Tensor>>>()?, 1)?;

@@ -5,6 +5,7 @@ mod activation;
 pub mod architecture;
 mod batch_norm;
 mod branches;
+mod check;
 mod conv2d;
 mod dropout;
 mod fit;
@@ -222,47 +223,6 @@ impl Network {
         }
         // Losses are computed from f32 even where the products were not.
         if pass.precision == Kind::Float { Ok(y) } else { Ok(y.f_to_kind(kind)?) }
-    }
-
-    /// Checks that the parameters are this network's: names, shapes, one number format, finite values, no negative
-    /// variance.
-    pub fn check_params(&self, params: &Params) -> Result<()> {
-        let (parameters, buffers) = self.tensor_plans();
-        let count = parameters.len();
-        let plans: Vec<TensorPlan> = parameters.into_iter().chain(buffers).collect();
-        let (own, found): (Vec<&str>, Vec<&str>) =
-            (plans.iter().map(|plan| plan.name.as_str()).collect(), params.iter().map(|(name, _)| name).collect());
-        if own != found || count != params.tensors().len() {
-            let error = Error::tensor_names(&own, &found);
-            if matches!(&error, Error::TensorNames { missing, surplus } if missing.is_empty() && surplus.is_empty())
-                && own.len() == found.len()
-            {
-                let requirement = "in the order of `Network::tensor_shapes`, running statistics apart as buffers";
-                return Err(Error::Setting { setting: "parameters", value: found.join(", "), requirement });
-            }
-            return Err(error);
-        }
-        let kind = params.kind();
-        for (plan, (_, tensor)) in plans.into_iter().zip(params.iter()) {
-            if tensor.size() != plan.shape() {
-                let hint = "load the parameters with the network they were saved with";
-                let (expected, found) = (plan.shape(), tensor.size());
-                return Err(Error::ShapeMismatch { tensor: plan.name, expected, found, hint });
-            }
-            let own = tensor.f_kind()?;
-            if own != kind || !matches!(kind, Kind::Float | Kind::Double) {
-                let expected = "Float or Double, the same for all tensors".to_owned();
-                return Err(Error::NumberFormat { tensor: plan.name, found: format!("{own:?}"), expected });
-            }
-            if !crate::data::all_finite(tensor)? {
-                return Err(Error::NonFinite { tensor: plan.name, hint: crate::error::RETRAIN });
-            }
-            let lowest = if plan.variance { tensor.f_min()?.f_double_value(&[])? } else { 0.0 };
-            if lowest < 0.0 {
-                return Err(Error::NegativeVariance { tensor: plan.name, lowest });
-            }
-        }
-        Ok(())
     }
 }
 
