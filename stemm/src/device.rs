@@ -168,3 +168,16 @@ fn try_cuda() -> Result<i64, String> {
         }
     }
 }
+
+/// Free bytes of a GPU as its driver says; `None` for the CPU, or where the driver does not say.
+pub(crate) fn free_memory(device: Device) -> Option<u64> {
+    let Device::Cuda(index) = device else { return None };
+    let driver = libraries().ok()?;
+    Cuda::synchronize(index as i64); // makes the device's context the thread's own
+    let (mut free, mut total) = (0usize, 0usize);
+    // SAFETY: the signature of the driver's `CUresult cuMemGetInfo_v2(size_t *, size_t *)`.
+    let code = unsafe {
+        driver.get::<extern "C" fn(*mut usize, *mut usize) -> c_int>(b"cuMemGetInfo_v2").ok()?(&mut free, &mut total)
+    };
+    (code == 0).then_some(free as u64)
+}

@@ -13,6 +13,9 @@ const LARGEST_BATCH: usize = 1_000;
 /// Memory for what flows through a network at a time.
 const BATCH_BYTES: f64 = (2u64 << 30) as f64;
 
+/// What a training may take of a device's free memory; the rest is for libtorch's own copies.
+const FREE_SHARE: f64 = 0.5;
+
 /// What a pass keeps in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Memory {
@@ -103,6 +106,18 @@ impl Network {
         self.batches(data, data.len().div_ceil(count).max(1), Order::Sequential)
     }
 
+    /// Models that a device with so many free bytes can train side by side, with Adam, with batches of so many samples.
+    pub(crate) fn most_models(&self, batch_size: usize, free_bytes: u64) -> Result<usize> {
+        let (plan, _) = self.plan()?;
+        let values = |shape: &[i64]| shape.iter().map(|&side| side as f64).product::<f64>();
+        // Weights, their gradients, two moments, and what is stacked from them or given back to each model.
+        let own = 8.0 * self.tensor_shapes().iter().map(|(_, shape)| values(shape)).sum::<f64>();
+        let outputs = plan.layers.iter().map(|layer| values(&layer.output.shape)).sum::<f64>();
+        // The inputs side by side; outputs with their gradients.
+        let passing = batch_size as f64 * (2.0 * values(self.input_shape()) + 2.0 * outputs);
+        Ok((FREE_SHARE * free_bytes as f64 / (4.0 * (own + passing))) as usize)
+    }
+
     /// Samples that a pass can take at a time.
     pub(crate) fn most_samples(&self, memory: Memory) -> Result<usize> {
         let (plan, _) = self.plan()?;
@@ -123,6 +138,17 @@ impl Network {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn as_many_models_side_by_side_as_memory_holds() -> Result<()> {
+        let (mlp, resnet) = (Network::mlp(&[784, 512, 512, 512, 10])?, Network::resnet20(16.0)?);
+        // 932,362 weights eight times, and 512 samples of 784 + 6 * 512 + 10 values twice: 29.8 MB and 15.8 MB a model.
+        assert_eq!(mlp.most_models(512, 80_000_000_000)?, 875);
+        assert_eq!(mlp.most_models(512, 8_000_000_000)?, 87);
+        assert_eq!(mlp.most_models(512, 1_000_000)?, 0);
+        assert!((2..20).contains(&resnet.most_models(128, 80_000_000_000)?), "69 million weights each");
+        Ok(())
+    }
 
     #[test]
     fn batches_take_the_memory_that_was_measured_or_more() -> Result<()> {

@@ -55,8 +55,8 @@ pub struct Trainer {
     /// Stop after this many epochs without a lower held-out loss; `None`: run all epochs.
     pub patience: Option<usize>,
     /// How many models are trained side by side, as one batch of products (`bmm`, grouped convolutions); their results
-    /// are those of one by one but for rounding. `None`: all on a GPU, which a small one leaves idle, and one by
-    /// one on a CPU, where that is faster.
+    /// are those of one by one but for rounding. `None`: on a GPU, which a small one leaves idle, as many as its memory
+    /// holds, and one by one on a CPU, where that is faster.
     pub at_once: Option<usize>,
     /// Folder for one checkpoint a seed, written after each epoch; a training that finds one goes on from it.
     pub checkpoints: Option<PathBuf>,

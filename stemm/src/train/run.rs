@@ -7,6 +7,7 @@ use tch::{Kind, Tensor};
 use super::checkpoint::{Checkpoint, State};
 use super::{Choice, Epoch, History, OptimiserState, Trainer, Training};
 use crate::data::{Order, Splits};
+use crate::device::free_memory;
 use crate::error::{Error, Result};
 use crate::evaluate::{Tally, backward, beside, by_loss, losses_and_accuracies};
 use crate::network::{MOMENTUM, Model, Network, Params, Pass};
@@ -75,8 +76,11 @@ impl TrainingRun {
         let steps = data.train.batch_count(trainer.batch_size);
         let total = courses.len().saturating_mul(trainer.epochs).saturating_mul(steps);
         let mut task = trainer.progress.task(format!("training {} models", courses.len()), total);
-        let on_gpu = data.train.device().is_cuda();
-        let at_once = trainer.at_once.unwrap_or(if on_gpu { courses.len() } else { 1 });
+        let at_once = match (trainer.at_once, free_memory(data.train.device())) {
+            (Some(at_once), _) => at_once,
+            (None, Some(bytes)) => network.most_models(trainer.batch_size.min(data.train.len()), bytes)?.max(1),
+            (None, None) => 1,
+        };
         for courses in courses.chunks_mut(at_once) {
             for course in courses.iter_mut().filter(|course| course.result.is_none()) {
                 course.start(trainer, network, data, digest)?;
