@@ -313,6 +313,7 @@ mod tests {
         let point = |t, loss| Point { t, loss, accuracy: 1.0 - loss / 4.0 };
         let curve = Curve { from: 0, to: 1, points: vec![point(0.0, 1.0), point(0.5, 3.0), point(1.0, 2.0)] };
         assert_eq!(curve.loss_barrier(), 1.5); // 3 - (1 + 2) / 2
+        assert_eq!(curve.midpoint_loss(), 3.0);
         assert_eq!(curve.barrier_position(), 0.5);
         assert_eq!(curve.loss_barrier_above_mean(), 1.5);
         assert_eq!(curve.accuracy_barrier(), 1.5 / 4.0);
