@@ -89,6 +89,26 @@ fn work_without_progress_stops_too() -> Result<()> {
 }
 
 #[test]
+fn steps_of_a_checkpoint_are_said_to_be_done() -> Result<()> {
+    let (_turn, note) = notes();
+    let data = blobs(0, Device::Cpu)?;
+    let network = Network::mlp(&[16, 8, 4])?;
+    let folder = note.with_file_name("checkpoints");
+    let kept = |epochs| Trainer { epochs, batch_size: 64, checkpoints: Some(folder.clone()), ..Trainer::default() };
+    kept(2).train(&network, &data, &[0])?;
+    std::fs::write(&note, "").unwrap();
+    std::thread::sleep(Duration::from_millis(25)); // the note is looked for this often at most
+    let error = kept(5).train(&network, &data, &[0, 1]).err();
+    let steps = data.train.len().div_ceil(64);
+    let expected = format!("training 2 models, {} of {} steps", 2 * steps, 2 * 5 * steps);
+    assert!(matches!(&error, Some(Error::Interrupted { done }) if *done == expected), "{expected}: {error:?}");
+    std::fs::remove_file(&note).unwrap();
+    std::thread::sleep(Duration::from_millis(25));
+    std::fs::remove_dir_all(&folder).unwrap();
+    Ok(())
+}
+
+#[test]
 fn an_interrupt_says_which_work_it_was_and_how_many_steps_it_has() -> Result<()> {
     let (_turn, note) = notes();
     let data = blobs(0, Device::Cpu)?;
