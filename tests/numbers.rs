@@ -356,3 +356,30 @@ fn walks_are_evenly_spaced_and_barriers_are_taken_from_the_losses_along_them() {
     assert!(matches!(simplex.ternary("", &models, &data), Err(Error::Setting { setting: "models", .. })));
     assert!(matches!(simplex.ternary("", &models[..2], &data), Err(Error::TooFewModels { found: 2, needed: 3, .. })));
 }
+
+#[test]
+fn losses_and_accuracies_are_those_of_the_logits_and_of_the_mean_probabilities() {
+    // Three batches, the last one short, and more classes than a hundred.
+    stemm::tch::manual_seed(0);
+    let x = Tensor::randn([2_345, 16], (Kind::Float, CPU));
+    let data = Dataset::new("random", x, Tensor::randint(102, [2_345], (Kind::Int64, CPU)), 102).unwrap();
+    let network = Network::mlp(&[16, 6, 102]).unwrap();
+    let models: Vec<Model> = (0..3).map(|seed| model(&network, seed)).collect();
+    let logs =
+        |model: &Model| model.forward(data.images()).unwrap().to_kind(Kind::Double).log_softmax(-1, Kind::Double);
+    let quality = |logs: &Tensor| {
+        let loss = logs.gather(1, &data.labels().unsqueeze(1), false).mean(Kind::Double).double_value(&[]);
+        let right = logs.argmax(-1, false).eq_tensor(data.labels()).sum(Kind::Int64).int64_value(&[]);
+        (-loss, right as f64 / 2_345.0)
+    };
+    let close = |found: (f64, f64), expected: (f64, f64)| {
+        assert!((found.0 - expected.0).abs() < 1e-6 && (found.1 - expected.1).abs() < 1e-12, "{found:?}, {expected:?}");
+    };
+    for model in &models {
+        let found = model.evaluate(&data).unwrap();
+        assert_eq!((found.data.as_str(), found.samples), ("random", 2_345));
+        close((found.loss, found.accuracy), quality(&logs(model)));
+    }
+    let mean = models.iter().map(|model| logs(model).exp() / 3.0).reduce(|a, b| a + b).unwrap();
+    close(ensemble(&models, &data).unwrap(), quality(&mean.log()));
+}
