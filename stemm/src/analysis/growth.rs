@@ -280,11 +280,11 @@ mod tests {
             models_loss: 0.0,
             trace: None,
         };
-        let rows = [("a", 2, 1.0), ("b", 2, 9.0), ("a", 2, 3.0), ("a", 3, 5.0), ("b", 3, 9.0)];
+        let rows = [("a", 2, 1.0), ("b", 2, 9.0), ("a", 2, 5.0), ("a", 3, 7.0), ("b", 3, 9.0)];
         let growth = Growth { rows: rows.map(|(method, n, loss)| row(method, n, loss)).into() };
         let found = growth.series("a", |row| Some(row.test_loss), |row| row.method == "a");
-        let (half, nan) = (quantile(2), f64::NAN); // 1 and 3 have mean 2 and standard error 1
-        let expected = Series::new("a", vec![(2.0, 2.0), (3.0, 5.0)]).band(vec![(2.0 - half, 2.0 + half), (nan, nan)]);
+        let (half, nan) = (2.0 * quantile(2), f64::NAN); // 1 and 5 have mean 3 and standard error 2
+        let expected = Series::new("a", vec![(2.0, 3.0), (3.0, 7.0)]).band(vec![(3.0 - half, 3.0 + half), (nan, nan)]);
         assert_eq!(format!("{found:?}"), format!("{expected:?}"));
     }
 
