@@ -233,6 +233,19 @@ mod tests {
     }
 
     #[test]
+    fn a_channel_with_a_large_mean_beside_one_without_keeps_its_variance() {
+        tch::manual_seed(0);
+        let noise = Tensor::randn([300, 2, 4], (Kind::Float, Device::Cpu)) * 100.0;
+        let x = noise + Tensor::from_slice(&[0f32, 1e7]).view([1, 2, 1]); // where f32 has whole numbers only
+        let exact = x.to_kind(Kind::Double).transpose(0, 1).reshape([2, -1]).var_dim([1i64].as_slice(), false, false);
+        let mut own = Pooled::default();
+        own.add(&x).unwrap();
+        let (_, variance) = own.mean_and_variance().unwrap().unwrap();
+        let error = (variance / exact - 1.0).abs().max().double_value(&[]);
+        assert!(error < 1e-8, "{error}");
+    }
+
+    #[test]
     fn positions_count_as_samples_in_every_format() {
         for shape in [[150, 3, 5, 5], [70, 5, 3, 2]] {
             let exact = Tensor::randn(shape, (Kind::Double, Device::Cpu)).to_kind(Kind::BFloat16);
