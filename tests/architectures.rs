@@ -303,6 +303,29 @@ fn recipes_hold_the_papers_settings() {
 }
 
 #[test]
+fn tensors_that_are_too_many_or_too_few_are_refused_by_a_pass() {
+    let layers = |norm: bool| {
+        let norm = norm.then(|| ("norm", Layer::from(BatchNorm::new(4))));
+        [("fc", Layer::from(Linear::new(4, 4)))].into_iter().chain(norm)
+    };
+    let [plain, normed] = [false, true].map(|norm| Network::new([4], layers(norm)).unwrap());
+    let longer = Network::mlp(&[4, 4, 4]).unwrap();
+    let set = |network: &Network| network.init(0, Device::Cpu).unwrap();
+    let x = Tensor::ones([3, 4], (Kind::Float, Device::Cpu));
+    let run = |network: &Network, params: &Params| network.forward(params, &x, Mode::Eval).is_ok();
+    assert!(run(&plain, &set(&plain)) && run(&normed, &set(&normed)));
+    assert!(!run(&plain, &set(&longer)) && !run(&plain, &set(&normed)) && !run(&longer, &set(&plain)));
+    let named = |params: &Params, buffers: bool| -> Vec<(String, Tensor)> {
+        let own = params.iter().filter(|(name, _)| name.contains("running") == buffers);
+        own.map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())).collect()
+    };
+    let only_buffers = Params::new(named(&set(&plain), false), named(&set(&normed), true));
+    assert!(!run(&plain, &only_buffers));
+    let twice = Network::new([4], [("fc", Linear::new(4, 4).into()), ("fc", Linear::new(4, 4).into())]);
+    assert!(twice.is_err_and(|error| error.to_string().contains("same name")));
+}
+
+#[test]
 fn initial_values_fill_pytorchs_range() {
     let layers: [(&str, Layer); 3] =
         [("conv", Conv2d::new(4, 60, 5).into()), ("flatten", Flatten.into()), ("fc", Linear::new(60, 400).into())];
@@ -364,6 +387,11 @@ fn dropout_zeroes_its_share_and_keeps_the_mean() {
         assert!((largest - 1.0 / (1.0 - probability)).abs() < 1e-5, "{probability}: {largest}");
         assert!(probability == 0.0 || kept != run(Mode::Train { seed: 2 }), "another step, other units");
     }
+    // Two layers draw masks of their own: a quarter is left.
+    let twice = Network::new([2_000], [("a", Dropout::new(0.5).into()), ("b", Dropout::new(0.5).into())]).unwrap();
+    let kept = twice.forward(&twice.init(0, Device::Cpu).unwrap(), &x, Mode::Train { seed: 1 }).unwrap();
+    let left = kept.ne(0.0).to_kind(Kind::Double).mean(Kind::Double).double_value(&[]);
+    assert!((left - 0.25).abs() < 0.01, "{left}");
     for probability in [-0.1, 1.0, f64::NAN] {
         assert!(Network::new([4], [("drop", Dropout::new(probability).into())]).is_err(), "{probability}");
     }

@@ -181,6 +181,18 @@ fn a_checkpoint_names_the_setting_that_differs() {
         let error = other.train(&network(), &data, &[0]).unwrap_err();
         assert!(matches!(&error, Error::CheckpointMismatch { field, .. } if field.contains(name)), "{name}: {error}");
     }
+    // A setting that this version does not know, in the header of the file.
+    let path = folder.join("seed0.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header = String::from_utf8(bytes[8..8 + length].to_vec()).unwrap();
+    let mut header = header.replace(r#"\"batch_size\""#, r#"\"added\":1,\"batch_size\""#);
+    assert!(header.contains("added"), "{header}");
+    header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
+    std::fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &bytes[8 + length..]].concat())
+        .unwrap();
+    let error = kept.train(&network(), &data, &[0]).unwrap_err();
+    assert!(matches!(&error, Error::CheckpointMismatch { field, .. } if field == "`added`"), "{error}");
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
