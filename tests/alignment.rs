@@ -199,3 +199,83 @@ fn an_alignment_is_applied_to_its_own_models_only() {
         );
     }
 }
+
+#[test]
+fn a_history_counts_every_fit_of_every_model() {
+    // One hidden layer: a fit solves its one group once, and sweeps again only if that moved it.
+    let models: Vec<Model> = (0..4).map(|seed| model(&[16, 20, 4], seed)).collect();
+    let data = blobs(0, Device::Cpu).unwrap();
+    let matched = WeightMatching::default().align(&models, &data).unwrap();
+    let settings = SteMm { epochs: 3, batch_size: 128, choice: Choice::LastStep, ..SteMm::default() };
+    let learned = settings.align(&models, &data).unwrap();
+    for (alignment, solved) in [(&matched, models.len()), (&learned, 3 * data.train.len().div_ceil(128))] {
+        assert!(alignment.converged && alignment.history.len() > 1, "{}", alignment.method);
+        assert_eq!(alignment.history[0].solved_groups, solved, "{}", alignment.method);
+        assert!(alignment.history[0].moved_groups > 0, "{}", alignment.method);
+        for (index, record) in alignment.history.iter().enumerate() {
+            assert_eq!(record.round, index + 1);
+            assert_eq!(record.sweeps, record.solved_groups + record.moved_groups, "{record:?}");
+        }
+    }
+    assert!(learned.history.iter().all(|record| record.solved_groups == 3 * data.train.len().div_ceil(128)));
+    let seconds: f64 = learned.history.iter().map(|record| record.seconds).sum();
+    assert!(learned.history.iter().all(|record| record.seconds > 0.0) && seconds <= learned.seconds);
+}
+
+#[test]
+fn a_cap_on_sweeps_is_kept_and_said_to_be_hit() {
+    let models: Vec<Model> = (0..3).map(|seed| model(&[16, 20, 4], seed)).collect();
+    let data = blobs(0, Device::Cpu).unwrap();
+    let matched = WeightMatching { max_sweeps: 1, ..WeightMatching::default() }.align(&models, &data).unwrap();
+    assert!(!matched.converged && matched.history.len() == 1 && matched.history[0].sweeps == 3, "{matched:?}");
+    let settings = SteMm { epochs: 1, batch_size: 128, max_sweeps: 1, ..SteMm::default() };
+    let learned = settings.align(&models, &data).unwrap();
+    assert!(!learned.converged && learned.history[0].sweeps == learned.history[0].solved_groups, "{learned:?}");
+}
+
+#[test]
+fn on_a_tie_every_unit_stays() {
+    let network = Network::mlp(&[16, 6, 4]).unwrap();
+    let zero = network.init(0, Device::Cpu).unwrap();
+    let zero = Params::new(zero.iter().map(|(name, tensor)| (name.to_owned(), tensor.zeros_like())), []);
+    let zero = Model::new(network.clone(), zero).unwrap();
+    let identity = Permutations::identity(&network.permutation_spec());
+    for models in [vec![zero.clone(), model(&[16, 6, 4], 0)], vec![zero.clone(), zero.clone(), zero]] {
+        let found = WeightMatching::default().align(&models, &blobs(0, Device::Cpu).unwrap()).unwrap();
+        assert!(found.converged && found.permutations.iter().all(|own| *own == identity), "{found:?}");
+    }
+}
+
+#[test]
+fn a_hidden_permutation_is_recovered_whatever_the_scale_of_the_weights() {
+    let original = model(&[8, 20, 30, 5], 3);
+    let hidden = random_permutations(&original, 1);
+    let undo: Vec<Permutation> = hidden.0.iter().map(Permutation::inverse).collect();
+    for power in [-30, 30] {
+        let tensors = original.params.iter().map(|(name, tensor)| (name.to_owned(), tensor * 2f64.powi(power)));
+        let scaled = Model::new(original.network.clone(), Params::new(tensors.collect::<Vec<_>>(), [])).unwrap();
+        let pair = [scaled.clone(), permuted(&scaled, &hidden)];
+        let found = WeightMatching::default().align(&pair, &blobs(0, Device::Cpu).unwrap()).unwrap();
+        assert_eq!(found.permutations[1].0, undo, "2^{power}");
+    }
+}
+
+#[test]
+fn a_file_of_an_alignment_may_have_as_many_models_as_the_limit_and_lists_by_group() {
+    let path = std::env::temp_dir().join(format!("stemm-many-{}.safetensors", std::process::id()));
+    let network = Network::mlp(&[16, 4]).unwrap(); // no groups
+    for (count, is_read) in [(100_000, true), (100_001, false)] {
+        let alignment = Alignment {
+            permutations: vec![Permutations(Vec::new()); count],
+            ..Alignment::naive(&[model(&[16, 4], 0)]).unwrap()
+        };
+        alignment.save(&path, &network).unwrap();
+        assert_eq!(Alignment::load(&path, &network).map(|own| own.permutations.len()).ok(), is_read.then_some(count));
+    }
+    std::fs::remove_file(&path).unwrap();
+    let path = path.with_extension("json");
+    std::fs::write(&path, r#"{"method": "m", "models": [[1, 0]]}"#).unwrap();
+    let error = Alignment::load(&path, &network).unwrap_err().to_string();
+    assert!(error.contains("lists of whole numbers by group"), "{error}");
+    std::fs::remove_file(&path).unwrap();
+}

@@ -301,3 +301,98 @@ fn recipes_hold_the_papers_settings() {
     let trainer = Trainer { epochs: 1, batch_size: 4, ..Trainer::default() };
     assert_eq!(trainer.train(network, &prepared, &[0]).unwrap().models.len(), 1);
 }
+
+#[test]
+fn tensors_that_are_too_many_or_too_few_are_refused_by_a_pass() {
+    let layers = |norm: bool| {
+        let norm = norm.then(|| ("norm", Layer::from(BatchNorm::new(4))));
+        [("fc", Layer::from(Linear::new(4, 4)))].into_iter().chain(norm)
+    };
+    let [plain, normed] = [false, true].map(|norm| Network::new([4], layers(norm)).unwrap());
+    let longer = Network::mlp(&[4, 4, 4]).unwrap();
+    let set = |network: &Network| network.init(0, Device::Cpu).unwrap();
+    let x = Tensor::ones([3, 4], (Kind::Float, Device::Cpu));
+    let run = |network: &Network, params: &Params| network.forward(params, &x, Mode::Eval).is_ok();
+    assert!(run(&plain, &set(&plain)) && run(&normed, &set(&normed)));
+    assert!(!run(&plain, &set(&longer)) && !run(&plain, &set(&normed)) && !run(&longer, &set(&plain)));
+    let named = |params: &Params, buffers: bool| -> Vec<(String, Tensor)> {
+        let own = params.iter().filter(|(name, _)| name.contains("running") == buffers);
+        own.map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())).collect()
+    };
+    let only_buffers = Params::new(named(&set(&plain), false), named(&set(&normed), true));
+    assert!(!run(&plain, &only_buffers));
+    let twice = Network::new([4], [("fc", Linear::new(4, 4).into()), ("fc", Linear::new(4, 4).into())]);
+    assert!(twice.is_err_and(|error| error.to_string().contains("same name")));
+}
+
+#[test]
+fn initial_values_fill_pytorchs_range() {
+    let layers: [(&str, Layer); 3] =
+        [("conv", Conv2d::new(4, 60, 5).into()), ("flatten", Flatten.into()), ("fc", Linear::new(60, 400).into())];
+    let params = Network::new([4, 5, 5], layers).unwrap().init(0, Device::Cpu).unwrap();
+    for (name, bound) in
+        [("conv.weight", 0.1), ("conv.bias", 0.1), ("fc.weight", 1.0 / 60f64.sqrt()), ("fc.bias", 1.0 / 60f64.sqrt())]
+    {
+        let values = params.get(name).unwrap();
+        let (low, high) = (values.min().double_value(&[]), values.max().double_value(&[]));
+        let slack = 10.0 * bound / values.numel() as f64;
+        assert!(-bound - 1e-7 <= low && low < slack - bound, "{name}: {low}");
+        assert!(bound - slack < high && high <= bound + 1e-7, "{name}: {high}");
+    }
+}
+
+#[test]
+fn windows_have_as_many_places_as_fit_and_say_what_they_need() {
+    let shape =
+        |side, layer: Layer| Network::new([2, side, side], [("window", layer)]).map(|network| network.output_shape());
+    for (kernel, stride, padding) in (1..=4).flat_map(|k| (1..=3).flat_map(move |s| (0..=2).map(move |p| (k, s, p)))) {
+        for side in 1i64..=6 {
+            let starts = (-padding..).step_by(stride as usize);
+            let places = starts.take_while(|start| start + kernel <= side + padding).count() as i64;
+            let case = format!("window of {kernel}, stride {stride}, padding {padding}, side {side}");
+            let conv = shape(side, Conv2d::new(2, 3, kernel).stride(stride).padding(padding).into());
+            assert_eq!(conv.as_ref().ok(), (places > 0).then(|| vec![3, places, places]).as_ref(), "{case}");
+            if let Err(error) = conv {
+                let least = kernel - 2 * padding;
+                assert!(
+                    error.to_string().contains(&format!("[2, at least {least}, at least {least}]")),
+                    "{case}: {error}"
+                );
+            }
+            let expected = (places > 0 && 2 * padding <= kernel).then(|| vec![2, places, places]);
+            let (max, mean) = (MaxPool2d::new(kernel), AvgPool2d::new(kernel));
+            let max = shape(side, max.stride(stride).padding(padding).into());
+            let mean = shape(side, mean.stride(stride).padding(padding).into());
+            assert_eq!((max.ok(), mean.ok()), (expected.clone(), expected), "{case}");
+        }
+    }
+    for layer in
+        [Layer::from(Conv2d::new(2, 3, 0)), MaxPool2d::new(2).stride(0).into(), AvgPool2d::new(2).padding(-1).into()]
+    {
+        assert!(shape(4, layer).is_err());
+    }
+}
+
+#[test]
+fn dropout_zeroes_its_share_and_keeps_the_mean() {
+    let x = Tensor::ones([50, 2_000], (Kind::Float, Device::Cpu));
+    for probability in [0.0, 0.25, 0.9] {
+        let network = Network::new([2_000], [("drop", Dropout::new(probability).into())]).unwrap();
+        let run = |mode| network.forward(&network.init(0, Device::Cpu).unwrap(), &x, mode).unwrap();
+        assert_eq!(run(Mode::Eval), x);
+        let kept = run(Mode::Train { seed: 1 });
+        let zeros = kept.eq(0.0).to_kind(Kind::Double).mean(Kind::Double).double_value(&[]);
+        assert!((zeros - probability).abs() < 0.01, "{probability}: {zeros}");
+        let largest = kept.max().double_value(&[]);
+        assert!((largest - 1.0 / (1.0 - probability)).abs() < 1e-5, "{probability}: {largest}");
+        assert!(probability == 0.0 || kept != run(Mode::Train { seed: 2 }), "another step, other units");
+    }
+    // Two layers draw masks of their own: a quarter is left.
+    let twice = Network::new([2_000], [("a", Dropout::new(0.5).into()), ("b", Dropout::new(0.5).into())]).unwrap();
+    let kept = twice.forward(&twice.init(0, Device::Cpu).unwrap(), &x, Mode::Train { seed: 1 }).unwrap();
+    let left = kept.ne(0.0).to_kind(Kind::Double).mean(Kind::Double).double_value(&[]);
+    assert!((left - 0.25).abs() < 0.01, "{left}");
+    for probability in [-0.1, 1.0, f64::NAN] {
+        assert!(Network::new([4], [("drop", Dropout::new(probability).into())]).is_err(), "{probability}");
+    }
+}

@@ -123,9 +123,31 @@ fn settings_out_of_range_name_the_field() {
     };
     assert_eq!(name(Trainer { epochs: 0, ..Trainer::default() }, &[0]), "epochs");
     assert_eq!(name(Trainer { batch_size: 0, ..Trainer::default() }, &[0]), "batch_size");
-    assert_eq!(name(Trainer { learning_rate: f64::NAN, ..Trainer::default() }, &[0]), "learning_rate");
+    for learning_rate in [f64::NAN, f64::INFINITY, 0.0, -1e-3] {
+        assert_eq!(name(Trainer { learning_rate, ..Trainer::default() }, &[0]), "learning_rate");
+    }
+    for label_smoothing in [f64::NAN, -0.1, 1.0] {
+        assert_eq!(name(Trainer { label_smoothing, ..Trainer::default() }, &[0]), "label_smoothing");
+    }
+    for (momentum, weight_decay) in [(1.0, 0.0), (-0.1, 0.0), (f64::NAN, 0.0), (0.9, -1e-4), (0.9, f64::INFINITY)] {
+        let optimiser = Optimiser::Sgd { momentum, weight_decay, nesterov: false };
+        assert_eq!(name(Trainer { optimiser, ..Trainer::default() }, &[0]), "optimiser");
+    }
+    for rise in [-1.0, 10.0, f64::NAN] {
+        for schedule in [Schedule::UpDown { peak: rise }, Schedule::Cosine { warmup: rise }] {
+            assert_eq!(name(Trainer { schedule, ..Trainer::default() }, &[0]), "schedule");
+        }
+    }
+    assert_eq!(name(Trainer { at_once: Some(0), ..Trainer::default() }, &[0]), "at_once");
     assert_eq!(name(Trainer { patience: Some(0), ..Trainer::default() }, &[0]), "patience");
     assert_eq!(name(Trainer::default(), &[0, 0]), "seeds");
+    assert_eq!(name(Trainer::default(), &[1, 2, 0, 2]), "seeds");
+    assert!(matches!(Trainer::default().train(&network, &data, &[]), Err(Error::TooFewModels { found: 0, .. })));
+    // The ends of the ranges are in them.
+    let plain = Optimiser::Sgd { momentum: 0.0, weight_decay: 0.0, nesterov: false };
+    let schedule = Schedule::UpDown { peak: 0.0 };
+    let least = Trainer { epochs: 1, label_smoothing: 0.0, optimiser: plain, schedule, ..Trainer::default() };
+    assert!(least.train(&network, &data, &[0]).is_ok());
 }
 
 #[test]

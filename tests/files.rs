@@ -52,6 +52,20 @@ fn error<T>(result: Result<T, Error>) -> String {
 }
 
 #[test]
+fn a_comparison_is_saved_as_the_frame_that_it_shows() {
+    let network = Network::mlp(&[16, 4]).unwrap();
+    let data = blobs(0, Device::Cpu).unwrap();
+    let training = Trainer { epochs: 1, ..Trainer::default() }.train(&network, &data, &[0, 1]).unwrap();
+    let table = compare(&training, &[&Alignment::naive(&training.models).unwrap()], &data).unwrap();
+    let path = std::env::temp_dir().join(format!("stemm-comparison-{}.csv", std::process::id()));
+    table.save(&path).unwrap();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let methods: Vec<&str> = text.lines().map(|line| line.split(',').next().unwrap()).collect();
+    assert_eq!(methods, ["method", "model 0", "model 1", "naive"], "{text}");
+    std::fs::remove_file(&path).unwrap();
+}
+
+#[test]
 fn counters_of_any_format_are_ignored_and_other_formats_than_floats_are_listed_as_what_they_are() {
     let (network, tensors) = small();
     let file = path("formats.safetensors");

@@ -87,3 +87,100 @@ fn work_without_progress_stops_too() -> Result<()> {
     assert!(models[0].evaluate(&data.test).is_ok() && !interrupted());
     Ok(())
 }
+
+#[test]
+fn steps_of_a_checkpoint_are_said_to_be_done() -> Result<()> {
+    let (_turn, note) = notes();
+    let data = blobs(0, Device::Cpu)?;
+    let network = Network::mlp(&[16, 8, 4])?;
+    let folder = note.with_file_name("checkpoints");
+    let kept = |epochs| Trainer { epochs, batch_size: 64, checkpoints: Some(folder.clone()), ..Trainer::default() };
+    kept(2).train(&network, &data, &[0])?;
+    std::fs::write(&note, "").unwrap();
+    std::thread::sleep(Duration::from_millis(25)); // the note is looked for this often at most
+    let error = kept(5).train(&network, &data, &[0, 1]).err();
+    let steps = data.train.len().div_ceil(64);
+    let expected = format!("training 2 models, {} of {} steps", 2 * steps, 2 * 5 * steps);
+    assert!(matches!(&error, Some(Error::Interrupted { done }) if *done == expected), "{expected}: {error:?}");
+    std::fs::remove_file(&note).unwrap();
+    std::thread::sleep(Duration::from_millis(25));
+    std::fs::remove_dir_all(&folder).unwrap();
+    Ok(())
+}
+
+#[test]
+fn an_interrupt_says_which_work_it_was_and_how_many_steps_it_has() -> Result<()> {
+    let (_turn, note) = notes();
+    let data = blobs(0, Device::Cpu)?;
+    let network = Network::mlp(&[16, 8, 4])?;
+    let models = (0..5).map(|seed| Model::new(network.clone(), network.init(seed, Device::Cpu)?));
+    let models = models.collect::<Result<Vec<_>>>()?;
+    let (model, batches) = (&models[0], data.train.len().div_ceil(100));
+    let one = [("one", model)];
+    let simplex = Simplex { samples: 6, steps: 4, ..Simplex::default() };
+    let plane = Plane { points: 5, ..Plane::default() };
+    let aligners: [&dyn Aligner; 1] = [&WeightMatching::default()];
+    type Work<'a> = Box<dyn Fn() -> Option<Error> + 'a>;
+    let work: [(&str, usize, Work); 11] = [
+        // 10 pairs, 5 inner places each, and the ends
+        (
+            "barriers lines",
+            10 * 5 + 5,
+            Box::new(|| {
+                Interpolation { points: 7, ..Interpolation::default() }.barriers("lines", &models, &data).err()
+            }),
+        ),
+        (
+            "curve bent",
+            3 * batches,
+            Box::new(|| {
+                Bezier { epochs: 3, batch_size: 100, ..Bezier::default() }.fit("bent", &models[..2], &data).err()
+            }),
+        ),
+        ("simplex all", 6 + 1, Box::new(|| simplex.losses("all", &models, &data).err())),
+        ("triangle three", 5 * 6 / 2, Box::new(|| simplex.ternary("three", &models[..3], &data).err())),
+        ("plane around", 25, Box::new(|| plane.around("around", model, &data).err())),
+        // 2 pairs, a triple, a quadruple, all five: naive, matched, ensemble
+        ("merges", 5 * 3, Box::new(|| MergeGrowth::default().run(&models, &aligners, &data).err())),
+        (
+            "spectral density",
+            3 * 7,
+            Box::new(|| {
+                SpectralDensity { vectors: 3, steps: 7, ..SpectralDensity::default() }.of(one[0], &data.test).err()
+            }),
+        ),
+        (
+            "Hessian eigenvalues",
+            9,
+            Box::new(|| Lanczos { max_products: 9, ..Lanczos::default() }.eigenvalues(&one, &data.test).err()),
+        ),
+        (
+            "Hessian trace",
+            2 * 6,
+            Box::new(|| {
+                let models = [one[0], one[0]];
+                Hutchinson { vectors: 6, ..Hutchinson::default() }.traces(&models, &data.test).err()
+            }),
+        ),
+        (
+            "STE-MM, 5 models",
+            2 * batches,
+            Box::new(|| SteMm { epochs: 2, batch_size: 100, ..SteMm::default() }.align(&models, &data).err()),
+        ),
+        (
+            "weight matching, 5 models",
+            8,
+            Box::new(|| WeightMatching { max_sweeps: 8, ..WeightMatching::default() }.align(&models, &data).err()),
+        ),
+    ];
+    std::fs::write(&note, "").unwrap();
+    for (label, steps, run) in work {
+        std::thread::sleep(Duration::from_millis(25)); // the note is looked for this often at most
+        let error = run();
+        let expected = format!("{label}, 0 of {steps} steps");
+        assert!(matches!(&error, Some(Error::Interrupted { done }) if *done == expected), "{expected}: {error:?}");
+    }
+    std::fs::remove_file(&note).unwrap();
+    std::thread::sleep(Duration::from_millis(25));
+    Ok(())
+}

@@ -242,3 +242,142 @@ fn a_norms_epsilon_can_be_stated_and_old_descriptions_have_pytorchs() {
         assert!(matches!(bad, Err(Error::Layer { .. })), "{epsilon}");
     }
 }
+
+/// Loss of a dense network of two layers in f64, from nothing.
+fn exact_loss(tensors: &[Tensor], data: &Dataset) -> f64 {
+    let x = data.images().to_kind(Kind::Double);
+    let logits = (x.matmul(&tensors[0].tr()) + &tensors[1]).relu().matmul(&tensors[2].tr()) + &tensors[3];
+    let picked = logits.log_softmax(-1, Kind::Double).gather(1, &data.labels().unsqueeze(1), false);
+    -picked.mean(Kind::Double).double_value(&[])
+}
+
+fn exact(model: &Model) -> Vec<Tensor> {
+    model.params.tensors().iter().map(|tensor| tensor.to_kind(Kind::Double)).collect()
+}
+
+fn sum(sets: &[&[Tensor]], weights: &[f64]) -> Vec<Tensor> {
+    let of = |k: usize| sets.iter().zip(weights).map(|(set, &weight)| &set[k] * weight).reduce(|a, b| a + b).unwrap();
+    (0..sets[0].len()).map(of).collect()
+}
+
+fn inner(a: &[Tensor], b: &[Tensor]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a * b).sum(Kind::Double).double_value(&[])).sum()
+}
+
+#[test]
+fn a_plane_has_the_losses_of_its_places_and_goes_on_beyond_the_models_by_its_margin() {
+    let data = blobs(0, CPU).unwrap();
+    let network = Network::mlp(&[16, 6, 4]).unwrap();
+    let models: Vec<Model> = (0..3).map(|seed| model(&network, seed)).collect();
+    let settings = Plane { points: 3, margin: 0.5, samples: usize::MAX, ..Plane::default() };
+    let plane = settings.through("three", &models, &data).unwrap();
+    // Gram and Schmidt.
+    let sets: Vec<Vec<Tensor>> = models.iter().map(exact).collect();
+    let (along, other) = (sum(&[&sets[1], &sets[0]], &[1.0, -1.0]), sum(&[&sets[2], &sets[0]], &[1.0, -1.0]));
+    let width = inner(&along, &along).sqrt();
+    let shift = inner(&along, &other) / width;
+    let across = sum(&[&other, &along], &[1.0, -shift / width]);
+    let height = inner(&across, &across).sqrt();
+    let margin = 0.5 * width.max(height);
+    let ends = [(0f64.min(shift) - margin, width.max(shift) + margin), (-margin, height + margin)];
+    for (axis, (low, high)) in plane.axis.iter().zip(ends) {
+        let expected = [low, (low + high) / 2.0, high];
+        assert!(axis.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5), "{axis:?}, {expected:?}");
+    }
+    let places = plane.axis[1].iter().flat_map(|&y| plane.axis[0].iter().map(move |&x| (x, y)));
+    for ((x, y), found) in places.zip(&plane.losses) {
+        let expected = exact_loss(&sum(&[&sets[0], &along, &across], &[1.0, x / width, y / height]), &data.test);
+        assert!((found - expected).abs() < 1e-4 * expected, "{x}, {y}: {found} instead of {expected}");
+    }
+}
+
+#[test]
+fn a_plane_wants_three_models_that_are_apart_however_little_and_settings_in_range() {
+    let data = blobs(0, CPU).unwrap();
+    let network = Network::mlp(&[16, 6, 4]).unwrap();
+    let [a, b, c] = [0, 1, 2].map(|seed| model(&network, seed));
+    let mixed = |other: &Model, share| {
+        merge_weighted(&[a.clone(), other.clone()], &[1.0 - share, share], Repair::Off, &data.train).unwrap()
+    };
+    let plane = Plane { points: 2, ..Plane::default() };
+    for line in [[&a, &b, &mixed(&b, 0.5)], [&a, &a, &b], [&a, &b, &b], [&a, &b, &a]] {
+        let error = plane.through("", &line.map(Model::clone), &data).unwrap_err();
+        assert!(error.to_string().contains("do not lie on one line"), "{error}");
+        // In double precision as well, where 0 divided by nearly nothing is 0.
+        let line = line.map(|own| Model::new(network.clone(), own.params.to_kind(Kind::Double).unwrap()).unwrap());
+        assert!(plane.through("", &line, &data).is_err_and(|error| error.to_string().contains("on one line")));
+    }
+    let close = [a.clone(), mixed(&b, 1e-4), mixed(&c, 1e-4)];
+    assert!(plane.through("", &close, &data).is_ok());
+    let nan = f64::NAN;
+    for (setting, margin, radius) in [
+        ("margin", -0.1, 1.0),
+        ("margin", f64::INFINITY, 1.0),
+        ("margin", nan, 1.0),
+        ("radius", 0.0, 0.0),
+        ("radius", 0.0, nan),
+    ] {
+        let error = Plane { margin, radius, ..plane.clone() }.around("", &a, &data).unwrap_err();
+        assert!(matches!(&error, Error::Setting { setting: own, .. } if *own == setting), "{error}");
+    }
+    assert!(Plane { margin: 0.0, ..plane }.around("", &a, &data).is_ok());
+}
+
+#[test]
+fn walks_are_evenly_spaced_and_have_the_losses_of_their_places() {
+    let data = blobs(0, CPU).unwrap();
+    let network = Network::mlp(&[16, 6, 4]).unwrap();
+    let models: Vec<Model> = (0..4).map(|seed| model(&network, seed)).collect();
+    let sets: Vec<Vec<Tensor>> = models.iter().map(exact).collect();
+    let walk = Interpolation { points: 5, ..Interpolation::default() };
+    let found = walk.barriers("", &models[..3], &data).unwrap();
+    for (curve, (from, to)) in found.curves.iter().zip([(0, 1), (0, 2), (1, 2)]) {
+        assert_eq!((curve.from, curve.to), (from, to));
+        assert_eq!(curve.points.iter().map(|point| point.t).collect::<Vec<_>>(), [0.0, 0.25, 0.5, 0.75, 1.0]);
+        let losses: Vec<f64> = curve
+            .points
+            .iter()
+            .map(|point| exact_loss(&sum(&[&sets[from], &sets[to]], &[1.0 - point.t, point.t]), &data.test))
+            .collect();
+        assert!(curve.points.iter().zip(&losses).all(|(point, loss)| (point.loss - loss).abs() < 1e-5), "{losses:?}");
+    }
+    // Over the simplex: above the same combination of the models' own losses.
+    let simplex = Simplex { samples: 5, steps: 1, ..Simplex::default() };
+    let losses = simplex.losses("", &models, &data).unwrap();
+    for mixture in losses.mixtures.iter().chain([&losses.centre]) {
+        let all: Vec<&[Tensor]> = sets.iter().map(Vec::as_slice).collect();
+        let own: f64 =
+            mixture.weights.iter().zip(&sets).map(|(weight, set)| weight * exact_loss(set, &data.test)).sum();
+        let expected = exact_loss(&sum(&all, &mixture.weights), &data.test) - own;
+        assert!((mixture.above_ends() - expected).abs() < 1e-5, "{mixture:?}: {expected}");
+    }
+    assert!(matches!(simplex.ternary("", &models, &data), Err(Error::Setting { setting: "models", .. })));
+    assert!(matches!(simplex.ternary("", &models[..2], &data), Err(Error::TooFewModels { found: 2, needed: 3, .. })));
+}
+
+#[test]
+fn losses_and_accuracies_are_those_of_the_logits_and_of_the_mean_probabilities() {
+    // Three batches, the last one short, and more classes than a hundred.
+    stemm::tch::manual_seed(0);
+    let x = Tensor::randn([2_345, 16], (Kind::Float, CPU));
+    let data = Dataset::new("random", x, Tensor::randint(102, [2_345], (Kind::Int64, CPU)), 102).unwrap();
+    let network = Network::mlp(&[16, 6, 102]).unwrap();
+    let models: Vec<Model> = (0..3).map(|seed| model(&network, seed)).collect();
+    let logs =
+        |model: &Model| model.forward(data.images()).unwrap().to_kind(Kind::Double).log_softmax(-1, Kind::Double);
+    let quality = |logs: &Tensor| {
+        let loss = logs.gather(1, &data.labels().unsqueeze(1), false).mean(Kind::Double).double_value(&[]);
+        let right = logs.argmax(-1, false).eq_tensor(data.labels()).sum(Kind::Int64).int64_value(&[]);
+        (-loss, right as f64 / 2_345.0)
+    };
+    let close = |found: (f64, f64), expected: (f64, f64)| {
+        assert!((found.0 - expected.0).abs() < 1e-6 && (found.1 - expected.1).abs() < 1e-12, "{found:?}, {expected:?}");
+    };
+    for model in &models {
+        let found = model.evaluate(&data).unwrap();
+        assert_eq!((found.data.as_str(), found.samples), ("random", 2_345));
+        close((found.loss, found.accuracy), quality(&logs(model)));
+    }
+    let mean = models.iter().map(|model| logs(model).exp() / 3.0).reduce(|a, b| a + b).unwrap();
+    close(ensemble(&models, &data).unwrap(), quality(&mean.log()));
+}

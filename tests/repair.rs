@@ -310,3 +310,50 @@ fn losses_are_those_of_the_part_that_was_chosen() {
         }
     }
 }
+
+#[test]
+fn a_setting_comes_to_what_the_network_needs_and_is_recorded_as_that() {
+    let data = images();
+    let (normed, plain) = (batch_norm_network(), Network::mlp(&[16, 8, 4]).unwrap());
+    let walk = |repair| Interpolation { points: 2, repair, ..Interpolation::default() };
+    for (network, repair, done) in [
+        (&normed, Repair::Variance, Repair::BatchNorm),
+        (&normed, Repair::Off, Repair::Off),
+        (&plain, Repair::BatchNorm, Repair::Off),
+        (&plain, Repair::Variance, Repair::Variance),
+    ] {
+        let models = trained(network, &data, 2);
+        assert_eq!(walk(repair).barriers("", &models, &data).unwrap().repair, done);
+        let with = |repair| merge_weighted(&models, &[0.4, 0.6], repair, &data.train).unwrap().params;
+        assert_eq!(largest_difference(&with(repair), &with(done)), 0.0, "{repair} is {done}");
+    }
+    // Where nothing is set right nothing is asked of the data.
+    let foreign = dataset("foreign", Tensor::zeros([3, 5], (Kind::Float, CPU)), Tensor::zeros([3], (Kind::Int64, CPU)));
+    assert!(merge(&trained(&plain, &data, 2), &foreign).is_ok());
+    assert!(merge(&trained(&normed, &data, 2), &foreign).is_err());
+}
+
+#[test]
+fn statistics_are_averaged_by_the_shares_of_the_weights_whatever_their_sum() {
+    let data = images();
+    let models = trained(&Network::mlp(&[16, 8, 4]).unwrap(), &data, 2);
+    let outputs = |model: &Model| {
+        let params = &model.params;
+        let x = data.train.images().flatten(1, -1).to_kind(Kind::Double);
+        let get = |name: &str| params.get(name).unwrap().to_kind(Kind::Double);
+        x.matmul(&get("layer1.weight").tr()) + get("layer1.bias")
+    };
+    let statistics = |model: &Model| {
+        let outputs = outputs(model);
+        let dim = [0i64];
+        let (mean, variance) =
+            (outputs.mean_dim(dim.as_slice(), false, Kind::Double), outputs.var_dim(dim.as_slice(), false, false));
+        Tensor::cat(&[mean, variance.sqrt()], 0)
+    };
+    let goal = statistics(&models[0]) * 0.3 + statistics(&models[1]) * 0.7;
+    for sum in [0.5, 1.0, 3.0] {
+        let merged = merge_weighted(&models, &[0.3 * sum, 0.7 * sum], Repair::Variance, &data.train).unwrap();
+        let furthest = (statistics(&merged) - &goal).abs().max().double_value(&[]);
+        assert!(furthest < 1e-5, "{sum}: {furthest}");
+    }
+}

@@ -96,8 +96,18 @@ fn counts_of_places_beyond_any_list_are_refused() {
             SpectralDensity { points, ..SpectralDensity::default() }.of(("", &models[0]), &data.test).err(),
         ];
         for error in refused {
-            assert!(matches!(error, Some(Error::Setting { setting: "points", .. })), "{points}: {error:?}");
+            let Some(Error::Setting { setting: "points", requirement, .. }) = error else {
+                panic!("{points}: {error:?}")
+            };
+            assert!(requirement.starts_with("at least 2 and"), "{requirement}");
         }
+    }
+    for samples in [0, usize::MAX] {
+        let error = Simplex { samples, ..Simplex::default() }.losses("", &models, &data).err();
+        let Some(Error::Setting { setting: "samples", requirement, .. }) = error else {
+            panic!("{samples}: {error:?}")
+        };
+        assert!(requirement.starts_with("at least 1 and"), "{requirement}");
     }
 }
 

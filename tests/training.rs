@@ -181,6 +181,18 @@ fn a_checkpoint_names_the_setting_that_differs() {
         let error = other.train(&network(), &data, &[0]).unwrap_err();
         assert!(matches!(&error, Error::CheckpointMismatch { field, .. } if field.contains(name)), "{name}: {error}");
     }
+    // A setting that this version does not know, in the header of the file.
+    let path = folder.join("seed0.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header = String::from_utf8(bytes[8..8 + length].to_vec()).unwrap();
+    let mut header = header.replace(r#"\"batch_size\""#, r#"\"added\":1,\"batch_size\""#);
+    assert!(header.contains("added"), "{header}");
+    header += &" ".repeat(header.len().next_multiple_of(8) - header.len());
+    std::fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &bytes[8 + length..]].concat())
+        .unwrap();
+    let error = kept.train(&network(), &data, &[0]).unwrap_err();
+    assert!(matches!(&error, Error::CheckpointMismatch { field, .. } if field == "`added`"), "{error}");
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
@@ -344,4 +356,34 @@ fn saved_model_comes_back_bit_for_bit() {
     assert!(equal_bits(&model, &Model::load(&path, Device::Cpu).unwrap()));
     assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "temporary files are left over");
     std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+}
+
+#[test]
+fn the_norm_of_an_epoch_is_the_mean_over_its_steps_and_seconds_are_those_of_the_model() {
+    // The same sample over and over: every batch has the same gradient, and a step this small changes nothing.
+    let data = blobs(0, Device::Cpu).unwrap();
+    let same = |part: &Dataset| {
+        let (x, y) = (part.images().narrow(0, 0, 1), part.labels().narrow(0, 0, 1));
+        Dataset::new(part.name(), x.repeat([256, 1]), y.repeat([256]), 4).unwrap()
+    };
+    let data = Splits { train: same(&data.train), held_out: same(&data.held_out), test: same(&data.test) };
+    let trainer = Trainer { learning_rate: 1e-30, optimiser: Optimiser::SGD, ..trainer(2) };
+    let training = trainer.train(&network(), &data, &[0, 1]).unwrap();
+    let gradients = |model: &Model| {
+        let params = model.params.tensors().iter().map(|tensor| tensor.copy().set_requires_grad(true));
+        let params: Vec<Tensor> = params.collect();
+        let named = model.params.iter().zip(&params).map(|((name, _), own)| (name.to_owned(), own.shallow_clone()));
+        let logits = model.network.forward(&Params::new(named, []), data.train.images(), Mode::Eval).unwrap();
+        let loss = logits.cross_entropy_for_logits(data.train.labels());
+        let all = Tensor::run_backward(&[loss], &params, false, false);
+        all.iter().map(|own| own.square().sum(Kind::Double).double_value(&[])).sum::<f64>().sqrt()
+    };
+    for row in &training.history.epochs {
+        let expected = gradients(&training.models[row.model]);
+        assert!((row.gradient_norm / expected - 1.0).abs() < 1e-4, "{} instead of {expected}", row.gradient_norm);
+        assert!(row.seconds > 0.0);
+    }
+    for (model, rows) in training.history.epochs.chunks(2).enumerate() {
+        assert_eq!(training.seconds(model), rows[0].seconds + rows[1].seconds);
+    }
 }

@@ -209,3 +209,27 @@ impl Tally {
 pub(crate) fn cross_entropy(logits: &Tensor, labels: &Tensor, smoothing: f64) -> Result<Tensor> {
     Ok(logits.f_cross_entropy_loss::<Tensor>(labels, None, tch::Reduction::Mean, -100, smoothing)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    #[test]
+    fn losses_side_by_side_are_those_one_by_one_for_more_classes_than_a_hundred() -> Result<()> {
+        let (samples, classes) = (7, 102);
+        let logits = Tensor::randn([samples, 2 * classes], (Kind::Double, Device::Cpu));
+        let y = Tensor::arange(2 * samples, (Kind::Int64, Device::Cpu)).view([samples, 2]) + 88;
+        for smoothing in [0.0, 0.1] {
+            let together = losses(&logits, &y, 2, smoothing)?;
+            for model in 0..2 {
+                let logs = logits.narrow(1, model * classes, classes).log_softmax(-1, Kind::Double);
+                let picked = logs.gather(1, &y.narrow(1, model, 1), false).mean(Kind::Double);
+                let expected = -(picked * (1.0 - smoothing) + logs.mean(Kind::Double) * smoothing);
+                let error = together.double_value(&[model]) - expected.double_value(&[]);
+                assert!(error.abs() < 1e-12, "model {model}: {error}");
+            }
+        }
+        Ok(())
+    }
+}

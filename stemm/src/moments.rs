@@ -211,6 +211,17 @@ mod tests {
     }
 
     #[test]
+    fn what_rounding_leaves_of_a_constant_correlates_with_nothing() {
+        let constant = Tensor::full([1, 21], 0.1, (Kind::Double, Device::Cpu));
+        let mut own = Covariance::default();
+        for (start, len) in [(0, 7), (7, 3), (10, 11)] {
+            own.add(&constant.narrow(1, start, len), &(constant.narrow(1, start, len) * 3.0)).unwrap();
+        }
+        assert!(own.sums.as_ref().unwrap().squares[0].double_value(&[0]) > 0.0, "rounding is wanted");
+        assert_eq!(own.correlation().unwrap().unwrap().double_value(&[0, 0]), 0.0);
+    }
+
+    #[test]
     fn a_small_variance_beside_a_large_mean_survives() {
         tch::manual_seed(0);
         let x = Tensor::randn([5000, 1], (Kind::Float, Device::Cpu)) + 1e4; // the sum rounds to 1/1024
@@ -222,11 +233,26 @@ mod tests {
     }
 
     #[test]
+    fn a_channel_with_a_large_mean_beside_one_without_keeps_its_variance() {
+        tch::manual_seed(0);
+        let noise = Tensor::randn([300, 2, 4], (Kind::Float, Device::Cpu)) * 100.0;
+        let x = noise + Tensor::from_slice(&[0f32, 1e7]).view([1, 2, 1]); // where f32 has whole numbers only
+        let exact = x.to_kind(Kind::Double).transpose(0, 1).reshape([2, -1]).var_dim([1i64].as_slice(), false, false);
+        let mut own = Pooled::default();
+        own.add(&x).unwrap();
+        let (_, variance) = own.mean_and_variance().unwrap().unwrap();
+        let error = (variance / exact - 1.0).abs().max().double_value(&[]);
+        assert!(error < 1e-8, "{error}");
+    }
+
+    #[test]
     fn positions_count_as_samples_in_every_format() {
-        let exact = Tensor::randn([150, 3, 5, 5], (Kind::Double, Device::Cpu)).to_kind(Kind::BFloat16);
-        for kind in [Kind::Float, Kind::Double, Kind::BFloat16] {
-            check(&exact.to_kind(kind));
-            check(&exact.to_kind(kind).transpose(2, 3));
+        for shape in [[150, 3, 5, 5], [70, 5, 3, 2]] {
+            let exact = Tensor::randn(shape, (Kind::Double, Device::Cpu)).to_kind(Kind::BFloat16);
+            for kind in [Kind::Float, Kind::Double, Kind::BFloat16] {
+                check(&exact.to_kind(kind));
+                check(&exact.to_kind(kind).transpose(2, 3));
+            }
         }
     }
 
@@ -234,7 +260,7 @@ mod tests {
         let mut own = Pooled::default();
         own.add(x).unwrap();
         let (mean, variance) = own.mean_and_variance().unwrap().unwrap();
-        let flat = x.to_kind(Kind::Double).transpose(0, 1).reshape([3, -1]);
+        let flat = x.to_kind(Kind::Double).transpose(0, 1).reshape([x.size()[1], -1]);
         assert!((mean - flat.mean_dim([1i64].as_slice(), false, Kind::Double)).abs().max().double_value(&[]) < 1e-12);
         assert!((variance - flat.var_dim([1i64].as_slice(), false, false)).abs().max().double_value(&[]) < 1e-12);
     }

@@ -255,6 +255,7 @@ fn check_finite(largest: f32) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::{RngExt, SeedableRng};
     use tch::Device;
 
     fn value(gain: &[f32], n: usize, permutation: &Permutation) -> f64 {
@@ -305,6 +306,72 @@ mod tests {
         assert!(answers.iter().all(|&count| count > 10), "both answers occur: {answers:?}");
         let _ = gain.get(3).get(5).fill_(f64::NAN);
         assert!(!solver.certifies(&gain).unwrap());
+    }
+
+    fn random(n: usize, values: std::ops::RangeInclusive<i32>, seed: u64) -> Vec<f32> {
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+        (0..n * n).map(|_| rng.random_range(values.clone()) as f32).collect()
+    }
+
+    #[test]
+    fn a_solver_that_has_forgotten_assigns_every_row_anew() {
+        let gain = random(6, -99..=99, 0);
+        let mut solver = AssignmentSolver::new(6);
+        solver.solve(&gain).unwrap();
+        solver.forget();
+        assert_eq!(solver.permutation(), Permutation::identity(6), "nothing is known");
+        assert_eq!(solver.solve(&gain).unwrap(), 6);
+    }
+
+    #[test]
+    fn the_scale_of_a_matrix_changes_neither_its_optimum_nor_the_certificate() {
+        let n = 12;
+        let value = |gain: &[f32], solver: &AssignmentSolver| value(gain, n, &solver.permutation());
+        for (scale, seed) in [-60, 0, 60].into_iter().flat_map(|power| (0..5).map(move |seed| (2f32.powi(power), seed)))
+        {
+            let [first, second] = [seed, seed + 5].map(|seed| random(n, -99..=99, seed));
+            let scaled = |gain: &[f32]| gain.iter().map(|gain| gain * scale).collect::<Vec<_>>();
+            let (mut solver, mut cold) = (AssignmentSolver::new(n), AssignmentSolver::new(n));
+            solver.solve(&scaled(&first)).unwrap();
+            assert_eq!(solver.solve(&scaled(&first)).unwrap(), 0, "{scale}");
+            solver.solve(&scaled(&second)).unwrap();
+            cold.solve(&second).unwrap();
+            assert_eq!(value(&second, &solver), value(&second, &cold), "{scale}");
+        }
+        let mut solver = AssignmentSolver::new(n);
+        solver.solve(&vec![0.0; n * n]).unwrap();
+        assert_eq!(solver.solve(&vec![0.0; n * n]).unwrap(), 0, "zeros");
+        // Prices that are large beside a row's entries round them.
+        for seed in 0..5 {
+            let gain = random(n, -99..=99, seed).into_iter().enumerate();
+            let gain: Vec<f32> = gain.map(|(place, gain)| gain * if place < n { 3e5 } else { 3e-5 }).collect();
+            let mut solver = AssignmentSolver::new(n);
+            solver.solve(&gain).unwrap();
+            assert_eq!(solver.solve(&gain).unwrap(), 0, "one large row");
+        }
+    }
+
+    #[test]
+    fn prices_are_centred_and_prove_the_optimum_of_large_matrices() {
+        // Duality: no assignment is worth more than Σ max_j (gain[i, j] - v_j) + Σ v_j.
+        for (n, seed) in [(255, 0), (256, 1), (300, 2)] {
+            let mut solver = AssignmentSolver::new(n);
+            for values in [-3..=3, -99_999..=99_999] {
+                let gain = random(n, values, seed);
+                solver.solve(&gain).unwrap();
+                let found = Permutation::new(solver.permutation().as_slice().to_vec()).unwrap();
+                let rows = gain.chunks(n).map(|row| {
+                    row.iter()
+                        .zip(&solver.prices)
+                        .map(|(&gain, price)| f64::from(gain) - price)
+                        .fold(f64::MIN, f64::max)
+                });
+                let sum: f64 = solver.prices.iter().sum();
+                let (bound, found) = (rows.sum::<f64>() + sum, value(&gain, n, &found));
+                assert!((found - bound).abs() < 1e-6, "{n}: {found} of {bound}");
+                assert!(sum.abs() < 1e-6, "{n}: {sum}");
+            }
+        }
     }
 
     #[test]

@@ -268,6 +268,24 @@ mod tests {
     }
 
     #[test]
+    fn the_prices_of_an_assignment_that_was_not_taken_do_not_speak_for_the_one_that_was() -> Result<()> {
+        let network = Network::mlp(&[1, 2, 2])?;
+        let spec = network.permutation_spec();
+        let model = network.init(0, Device::Cpu)?;
+        let swap = Permutations(vec![Permutation::new(vec![1, 0])?]);
+        let mut matcher = Matcher::new(&spec, &model, Solver::WarmStarted, Precision::F32, 100);
+        matcher.on_device = true;
+        let order = || rng(0, Purpose::SweepOrder(0));
+        matcher.fit(&model.scaled(0.0)?, &mut order())?;
+        // The solver answers with some assignment; a tie does not move the units.
+        assert_eq!(matcher.groups[0].solver.permutation(), swap.0[0]);
+        assert_eq!(*matcher.permutations(), Permutations::identity(&spec));
+        matcher.fit(&swap.apply(&spec, &model)?, &mut order())?;
+        assert_eq!(*matcher.permutations(), swap);
+        Ok(())
+    }
+
+    #[test]
     fn products_of_sixteen_bits_find_almost_the_same_objective() -> Result<()> {
         let network = Network::mlp(&[32, 64, 64, 4])?;
         let spec = network.permutation_spec();

@@ -188,6 +188,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_a_permutation_of_no_units_is_empty() {
+        assert!(Permutation::identity(0).is_empty() && !Permutation::identity(1).is_empty());
+    }
+
+    #[test]
     fn repeated_and_foreign_indices_are_refused() {
         for bad in [vec![0, 0], vec![1, 2], vec![-1, 0]] {
             assert!(matches!(Permutation::new(bad), Err(Error::Permutation { .. })));
@@ -195,18 +200,19 @@ mod tests {
     }
 
     #[test]
-    fn json_that_is_no_permutation_is_refused() {
+    fn json_is_the_list_and_what_is_no_permutation_is_refused() {
         assert!(serde_json::from_str::<Permutation>("[1,0]").is_ok());
         assert!(serde_json::from_str::<Permutation>("[1,1]").is_err());
+        assert_eq!(serde_json::to_string(&Permutation(vec![2, 0, 1])).unwrap(), "[2,0,1]");
     }
 
     #[test]
     fn segments_move_on_their_own_and_blocks_whole() {
         let swap = Permutation::new(vec![1, 0]).unwrap();
         let segment = |group, units, block| AxisSegment { group, units, block };
-        let axis = vec![segment(None, 1, 1), segment(Some(0), 2, 2), segment(Some(0), 2, 1)];
-        let tensor = Tensor::from_slice(&[0i64, 1, 2, 3, 4, 5, 6]);
+        let axis = vec![segment(None, 2, 3), segment(Some(0), 2, 2), segment(Some(0), 2, 1)];
+        let tensor = Tensor::from_slice(&[0i64, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
         let moved = Permutations(vec![swap]).apply_to_tensor(&[axis], &tensor, None).unwrap();
-        assert_eq!(Vec::<i64>::try_from(moved).unwrap(), [0, 3, 4, 1, 2, 6, 5]);
+        assert_eq!(Vec::<i64>::try_from(moved).unwrap(), [0, 1, 2, 3, 4, 5, 8, 9, 6, 7, 11, 10]);
     }
 }

@@ -12,8 +12,8 @@ use crate::data::{Order, blobs};
 use crate::error::Result;
 use crate::evaluate::cross_entropy;
 use crate::network::{
-    Add, BatchNorm, Concat, Conv2d, Flatten, Layer, Linear, Mode, Model, Network, Params, Pass, PermutationSpec, Relu,
-    Sequence,
+    Add, BatchNorm, Concat, Conv2d, Dropout, Flatten, Layer, Linear, Mode, Model, Network, Params, Pass,
+    PermutationSpec, Relu, Sequence,
 };
 use crate::rng::{Purpose, rng, step_seed};
 use crate::train::Trainer;
@@ -120,9 +120,9 @@ fn match_many(models: &[Model], seed: u64) -> Result<Vec<Permutations>> {
     moved.collect()
 }
 
-/// STE-MM (Ito et al. 2025, Algorithm 1) with the mixtures of the settings: permutations after the last step, and the
-/// loss of the mixtures.
-fn ste_mm(models: &[Model], data: &crate::data::Dataset, settings: &SteMm) -> Result<(Vec<Permutations>, f64)> {
+/// STE-MM (Ito et al. 2025, Algorithm 1) with the mixtures of the settings: permutations after the last step, and loss and
+/// accuracy of the mixtures.
+fn ste_mm(models: &[Model], data: &crate::data::Dataset, settings: &SteMm) -> Result<(Vec<Permutations>, f64, f64)> {
     let network = &models[0].network;
     let spec = network.permutation_spec();
     let n = models.len();
@@ -131,7 +131,7 @@ fn ste_mm(models: &[Model], data: &crate::data::Dataset, settings: &SteMm) -> Re
     let mut orders: Vec<ChaCha8Rng> = (1..n).map(|model| rng(settings.seed, Purpose::SweepOrder(model))).collect();
     let zeros = || models[0].params.tensors().iter().map(Tensor::zeros_like).collect::<Vec<_>>();
     let mut moments: Vec<[Vec<Tensor>; 2]> = (1..n).map(|_| [zeros(), zeros()]).collect();
-    let (mut loss_sum, mut step) = (0.0, 0);
+    let (mut loss_sum, mut right, mut step) = (0.0, 0, 0);
     let mut mixing = rng(settings.seed, Purpose::Mixing);
     for batch in network.batches(data, settings.batch_size, Order::Shuffled { seed: settings.seed, epoch: 0 })? {
         let (x, y) = batch?;
@@ -156,6 +156,7 @@ fn ste_mm(models: &[Model], data: &crate::data::Dataset, settings: &SteMm) -> Re
         let loss = cross_entropy(&logits, &y, 0.0)?;
         loss.backward();
         loss_sum += loss.double_value(&[]) * y.size()[0] as f64;
+        right += logits.argmax(-1, false).eq_tensor(&y).sum(Kind::Int64).int64_value(&[]);
         step += 1;
         let _guard = tch::no_grad_guard();
         for (set, [m, v]) in weights.iter().zip(&mut moments) {
@@ -169,10 +170,11 @@ fn ste_mm(models: &[Model], data: &crate::data::Dataset, settings: &SteMm) -> Re
             }
         }
     }
-    Ok((found, loss_sum / data.len() as f64))
+    Ok((found, loss_sum / data.len() as f64, right as f64 / data.len() as f64))
 }
 
-/// A dense network, a small convolutional one, a residual one with batch norm, and one with branches that are joined.
+/// A dense network, a small convolutional one, a residual one with batch norm, one with branches that are joined, and one
+/// whose objective is not linear in the permutation of a group.
 fn networks() -> Result<Vec<(&'static str, Network)>> {
     let conv = |from, to| Conv2d::new(from, to, 3).padding(1);
     let residual: Layer = Add::residual([
@@ -200,11 +202,21 @@ fn networks() -> Result<Vec<(&'static str, Network)>> {
         ("head", Linear::new(20 * 36, 4).into()),
     ];
     let joined = Network::new(vec![2, 6, 6], layers)?;
+    let layers: [(&str, Layer); 6] = [
+        ("stem", conv(2, 10).into()),
+        ("block", Add::residual([("conv", Layer::from(conv(10, 10)))]).into()),
+        ("relu", Relu.into()),
+        ("out", conv(10, 3).into()),
+        ("flatten", Flatten.into()),
+        ("head", Linear::new(3 * 36, 4).into()),
+    ];
+    let coupled = Network::new(vec![2, 6, 6], layers)?;
     Ok(vec![
         ("MLP", Network::mlp(&[12, 24, 20, 16, 4])?),
         ("convnet", Network::convnet([1, 12, 12], 1.0, 4)?),
         ("residual", resnet),
         ("joined branches", joined),
+        ("a convolution with one group on both axes", coupled),
     ])
 }
 
@@ -233,7 +245,15 @@ fn weight_matching_finds_what_its_plain_form_finds() -> Result<()> {
 #[test]
 fn ste_mm_finds_what_its_plain_form_finds() -> Result<()> {
     let data = blobs(0, Device::Cpu)?;
-    let network = Network::mlp(&[16, 24, 20, 4])?;
+    let layers: [(&str, Layer); 6] = [
+        ("layer1", Linear::new(16, 24).into()),
+        ("relu1", Relu.into()),
+        ("dropout", Dropout::new(0.2).into()), // other units in each step
+        ("layer2", Linear::new(24, 20).into()),
+        ("relu2", Relu.into()),
+        ("layer3", Linear::new(20, 4).into()),
+    ];
+    let network = Network::new([16], layers)?;
     let trainer = Trainer { epochs: 3, batch_size: 64, ..Trainer::default() };
     let training = trainer.train(&network, &data, &[0, 1, 2, 3])?;
     for (solver, mixing) in [
@@ -251,10 +271,11 @@ fn ste_mm_finds_what_its_plain_form_finds() -> Result<()> {
             ..SteMm::default()
         };
         let fast = settings.align(&training.models, &data)?;
-        let (plain, loss) = ste_mm(&training.models, &data.train, &settings)?;
+        let (plain, loss, accuracy) = ste_mm(&training.models, &data.train, &settings)?;
         assert!(fast.permutations == plain, "{solver:?}, {mixing:?}");
         let found = fast.history[0].mixture_loss.unwrap_or(f64::NAN);
         assert!((found - loss).abs() < 1e-5 * loss, "{solver:?}, {mixing:?}: {found} instead of {loss}");
+        assert_eq!(fast.history[0].mixture_accuracy, Some(accuracy), "{solver:?}, {mixing:?}");
     }
     Ok(())
 }

@@ -160,7 +160,6 @@ impl Aligner for SteMm {
                 chosen.extend(followers.iter().map(|follower| follower.matcher.permutations().clone()));
             }
             history.push(Record {
-                round: epoch + 1,
                 mixture_loss: Some(tally[0].mean_loss()),
                 mixture_accuracy: Some(tally[0].accuracy()),
                 merged_loss: Some(merged_loss),

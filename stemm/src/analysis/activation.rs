@@ -279,6 +279,11 @@ mod tests {
             }
         }
         assert!(found.best().iter().all(|&best| (best - 1.0).abs() < 1e-5));
+        let frame = found.frame();
+        let column = |name: &str| frame.column(name).unwrap().f64().unwrap().iter().flatten().collect::<Vec<_>>();
+        let diagonal: Vec<f64> = (0..6).map(|unit| found.matrix.double_value(&[unit, unit])).collect();
+        assert_eq!((column("correlation"), found.aligned()), (diagonal.clone(), diagonal));
+        assert_eq!((column("highest_correlation").len(), column("highest_correlation")), (6, found.best()));
         assert!(unit_correlation("", "none", &[model.clone(), model], &data.test).is_err());
         Ok(())
     }

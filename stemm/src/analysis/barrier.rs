@@ -313,9 +313,16 @@ mod tests {
         let point = |t, loss| Point { t, loss, accuracy: 1.0 - loss / 4.0 };
         let curve = Curve { from: 0, to: 1, points: vec![point(0.0, 1.0), point(0.5, 3.0), point(1.0, 2.0)] };
         assert_eq!(curve.loss_barrier(), 1.5); // 3 - (1 + 2) / 2
+        assert_eq!(curve.midpoint_loss(), 3.0);
         assert_eq!(curve.barrier_position(), 0.5);
         assert_eq!(curve.loss_barrier_above_mean(), 1.5);
         assert_eq!(curve.accuracy_barrier(), 1.5 / 4.0);
+        let points = [2.0, 3.0, 2.5, 2.5, 2.0].iter().zip([0.0, 0.25, 0.5, 0.75, 1.0]);
+        let longer = Curve { from: 1, to: 2, points: points.map(|(&loss, t)| point(t, loss)).collect() };
+        assert_eq!((longer.midpoint_loss(), longer.loss_barrier()), (2.5, 1.0));
+        let (label, data) = (String::new(), String::new());
+        let both = Barriers { label, data, repair: Repair::Off, models: 3, curves: vec![curve, longer] };
+        assert_eq!(both.mean_loss_barrier(), 1.25);
     }
 
     #[test]

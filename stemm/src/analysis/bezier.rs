@@ -134,18 +134,23 @@ mod tests {
     use super::*;
     use crate::analysis::Interpolation;
     use crate::data::blobs;
-    use crate::network::Network;
+    use crate::network::{Dropout, Layer, Linear, Network, Relu};
     use crate::train::Trainer;
     use tch::Device;
 
     #[test]
     fn the_control_point_goes_where_autograd_through_the_curve_takes_it() -> Result<()> {
         let data = blobs(0, Device::Cpu)?;
-        let network = Network::mlp(&[16, 8, 4])?;
+        let layers: [(&str, Layer); 4] = [
+            ("layer1", Linear::new(16, 8).into()),
+            ("relu", Relu.into()),
+            ("dropout", Dropout::new(0.2).into()), // other units in each step
+            ("layer2", Linear::new(8, 4).into()),
+        ];
+        let network = Network::new([16], layers)?;
         let model = |seed| Model::new(network.clone(), network.init(seed, Device::Cpu)?);
         let models = [model(0)?, model(1)?];
-        // One batch an epoch: the order of the samples does not matter.
-        let settings = Bezier { epochs: 12, batch_size: 512, points: 5, learning_rate: 0.05, ..Bezier::default() };
+        let settings = Bezier { epochs: 6, batch_size: 256, points: 5, learning_rate: 0.05, ..Bezier::default() };
         let found = settings.fit("curve", &models, &data)?.curves.remove(0);
         let control = mixture(&[&models[0].params, &models[1].params], &[0.5, 0.5])?.leaves()?;
         let mut optimiser = OptimiserState::new(Optimiser::Adam, &control)?;
@@ -156,10 +161,14 @@ mod tests {
                 ends.zip(control.tensors()).map(|((first, last), control)| first * a + control * c + last * b);
             models[0].params.with(tensors.collect())
         };
-        for _ in 0..settings.epochs {
+        let batches =
+            (0..settings.epochs).map(|epoch| network.batches(&data.train, 256, Order::Shuffled { seed: 0, epoch }));
+        let batches = batches.collect::<Result<Vec<_>>>()?.into_iter().flatten();
+        for (step, batch) in batches.enumerate() {
+            let (x, y) = batch?;
             let place = curve(weights(rng.random()));
-            let logits = network.forward(&place, data.train.images(), Mode::Train { seed: 0 })?;
-            let loss = crate::evaluate::cross_entropy(&logits, data.train.labels(), 0.0)?;
+            let logits = network.forward(&place, &x, Mode::Train { seed: step_seed(0, step) })?;
+            let loss = crate::evaluate::cross_entropy(&logits, &y, 0.0)?;
             let gradients = tch::Tensor::run_backward(&[loss], control.tensors(), false, false);
             optimiser.step(&control, &gradients, 1.0, settings.learning_rate)?;
         }

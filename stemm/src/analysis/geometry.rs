@@ -163,6 +163,10 @@ mod tests {
         assert!(fixed[2].longest == 2 && fixed[2].cycles == 6, "a reversal swaps pairs: {:?}", fixed[2]);
         let same = agreement(&alignment, &alignment, &models[0].network)?;
         assert!(same.rows.iter().all(|row| row.share == 1.0));
+        // Beside no alignment at all, they agree on the units that stay.
+        let naive = crate::align::Alignment::naive(&pair)?;
+        let shares = agreement(&naive, &alignment, &models[0].network)?.rows;
+        assert_eq!(shares.iter().map(|row| row.share).collect::<Vec<_>>(), [1.0, 1.0, 0.0, 0.0]);
         Ok(())
     }
 

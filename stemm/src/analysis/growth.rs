@@ -270,8 +270,28 @@ mod tests {
     }
 
     #[test]
+    fn a_series_is_the_mean_of_the_groups_of_its_method_with_its_confidence_band() {
+        let row = |method: &str, n_models, test_loss| GrowthRow {
+            method: method.to_owned(),
+            n_models,
+            group: 0,
+            test_loss,
+            test_accuracy: 0.0,
+            models_loss: 0.0,
+            trace: None,
+        };
+        let rows = [("a", 2, 1.0), ("b", 2, 9.0), ("a", 2, 5.0), ("a", 3, 7.0), ("b", 3, 9.0)];
+        let growth = Growth { rows: rows.map(|(method, n, loss)| row(method, n, loss)).into() };
+        let found = growth.series("a", |row| Some(row.test_loss), |row| row.method == "a");
+        let (half, nan) = (2.0 * quantile(2), f64::NAN); // 1 and 5 have mean 3 and standard error 2
+        let expected = Series::new("a", vec![(2.0, 3.0), (3.0, 7.0)]).band(vec![(3.0 - half, 3.0 + half), (nan, nan)]);
+        assert_eq!(format!("{found:?}"), format!("{expected:?}"));
+    }
+
+    #[test]
     fn confidence_bands_have_students_width() {
-        assert!((quantile(3) - 4.302_653).abs() < 1e-4); // t table: two degrees of freedom, 0.975
+        assert!((quantile(2) - 12.706_205).abs() < 1e-4); // t table: one degree of freedom, 0.975
+        assert!((quantile(3) - 4.302_653).abs() < 1e-4);
         assert!((quantile(30) - 2.045_230).abs() < 1e-4);
     }
 }

@@ -368,6 +368,15 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_chart_has_a_line_for_each_model_but_the_first_over_the_groups_in_order() {
+        let chart = by_model("t", [(0, 0.1), (0, 0.2), (1, 0.3), (1, 0.4), (2, 0.5)].into_iter());
+        let lines = [("model 1", vec![(1.0, 0.3), (2.0, 0.4)]), ("model 2", vec![(1.0, 0.5)])];
+        let lines = lines.map(|(name, points)| Series::new(name, points));
+        let expected: Chart = Lines::new("t", GROUPS, SHARE).series(lines).into();
+        assert_eq!(format!("{chart:?}"), format!("{expected:?}"));
+    }
+
+    #[test]
     fn units_come_home_through_a_common_frame_but_seldom_pair_by_pair() -> Result<()> {
         let (models, data) = models_and_data(4)?;
         let found = cycle_consistency(&WeightMatching::default(), &models, &data)?;

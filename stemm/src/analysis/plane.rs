@@ -358,6 +358,12 @@ mod tests {
                 assert!(error.double_value(&[]) < 1e-5);
             }
         }
+        let place = (0.3, -0.7);
+        let [u, v] = &plane.directions;
+        assert!(u.dot(v)?.abs() > 1e-3 * u.dot(u)?, "orthogonal directions test less");
+        let there = Params::weighted_sum(&[&own.params, u, v], &[1.0, place.0, place.1])?;
+        let found = plane.project(&Model::new(own.network.clone(), there)?)?;
+        assert!((found.0 - place.0).abs() < 1e-5 && (found.1 - place.1).abs() < 1e-5, "{found:?}");
         let own_loss = loss_and_accuracy(&own.network, &own.params, &blobs(0, Device::Cpu)?.test)?.0;
         assert!((plane.losses[4] - own_loss).abs() < 1e-6, "the model is in the middle");
         Ok(())

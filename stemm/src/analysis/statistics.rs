@@ -251,6 +251,15 @@ mod tests {
     }
 
     #[test]
+    fn differences_that_are_all_the_same_leave_nothing_to_chance() -> Result<()> {
+        for (differences, p) in [([2.0; 3], 0.0), ([-2.0; 3], 0.0), ([0.0; 3], 1.0)] {
+            let test = paired_test(&with_differences(&differences), "method", "seed", "loss", "a")?;
+            assert_eq!((row(&test, "mean_difference"), row(&test, "p_value")), (differences[0], p));
+        }
+        Ok(())
+    }
+
+    #[test]
     fn only_pairs_that_both_methods_have_count_and_their_number_can_be_read() -> Result<()> {
         let methods = ["a", "a", "a", "a", "b", "b", "b"];
         let losses = [0.0, 0.0, 0.0, 9.0, 1.0, 9.0, 2.0];
@@ -297,6 +306,8 @@ mod tests {
         }
         let huge = df!["m" => m, "s" => s, "x" => [1e308, -1e308, -1e308, 1e308]].unwrap();
         assert!(test(&huge).contains("too large"), "{}", test(&huge));
+        let apart = df!["m" => m, "s" => s, "x" => [0.0, 0.0, 1e200, -1e200]].unwrap(); // the mean of these is 0
+        assert!(test(&apart).contains("too large"), "{}", test(&apart));
         let huge = df!["m" => ["a"; 4], "s" => s, "x" => [1.7e308; 4]].unwrap();
         assert!(mean(&huge).contains("too large") || mean(&huge).is_empty(), "{}", mean(&huge));
     }

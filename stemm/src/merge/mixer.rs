@@ -75,7 +75,6 @@ impl<'a> Mixer<'a> {
         let positive: f64 = weights.iter().map(|weight| weight.max(0.0)).sum();
         let shares: Vec<f64> = weights.iter().map(|weight| weight.max(0.0) / positive.max(f64::MIN_POSITIVE)).collect();
         let params = match self.repair {
-            Repair::Off if mixture.buffers().is_empty() => mixture,
             Repair::Off => mixture.with_buffers(averaged_buffers(&self.sets, &shares)?),
             Repair::BatchNorm => with_batch_statistics(self.network, &mixture, &self.data)?,
             Repair::Variance => with_variance(self.network, mixture, self.moments()?, &shares, &self.data)?,

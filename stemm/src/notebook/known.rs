@@ -205,6 +205,77 @@ mod tests {
     }
 
     #[test]
+    fn results_show_their_frame_and_what_it_does_not_say() -> crate::Result<()> {
+        use crate::prelude::*;
+        let data = blobs(0, Device::Cpu)?;
+        let network = Network::mlp(&[16, 3, 4])?;
+        let run = &mut Trainer { epochs: 1, ..Trainer::default() }.start(&network, &data, &[0, 1, 2])?;
+        let training = run.train()?;
+        let (models, pair) = (&training.models, &training.models[..2]);
+        let one = ("one", &models[0]);
+        let matching = WeightMatching::default();
+        let aligned = matching.align(models, &data)?;
+        let capped = WeightMatching { max_sweeps: 1, ..matching.clone() }.align(models, &data)?;
+        let simplex = Simplex { samples: 2, steps: 1, ..Simplex::default() };
+        let lanczos = |max_products| {
+            let search = Lanczos { count: 1, max_products, relative_error: 1e-4, ..Lanczos::default() };
+            Ok::<_, crate::Error>(search.eigenvalues(&[one], &data.test)?.remove(0))
+        };
+        let looks: [(&dyn Show, &str, &str); 20] = [
+            (&models[0].evaluate(&data.test)?, "loss_nats", ""),
+            (&*run, "train_loss_nats", "3 of 3 epochs are done"),
+            (&training, "held_out_loss_nats", "3 models"),
+            (models, "parameters", "3 models of this network"),
+            (&aligned, "objective", "weight matching: 3 models, "),
+            (&capped, "objective", " s, stopped at the cap on sweeps"),
+            (&compare(&training, &[&aligned], &data)?, "n_models", "losses in nats"),
+            (
+                &Interpolation { points: 2, ..Interpolation::default() }.barriers("line", models, &data)?,
+                "midpoint_loss_nats",
+                "line on blobs test",
+            ),
+            (
+                &simplex.losses("all", models, &data)?,
+                "above_ends_nats",
+                "all on blobs test, repair: none; loss above the models': centre ",
+            ),
+            (&simplex.ternary("three", models, &data)?, "weight_2", "three on blobs test"),
+            (
+                &Plane { points: 2, samples: 9, ..Plane::default() }.through("flat", models, &data)?,
+                "loss_nats",
+                "flat on 9 of blobs test, repair: none",
+            ),
+            (
+                &unit_correlation("pair", "layer1", pair, &data.test)?,
+                "highest_correlation",
+                "pair, layer1: mean correlation ",
+            ),
+            (&variance_collapse("pair", pair, Repair::Off, 2, &data)?, "std_ratio", "pair on blobs train"),
+            (&geometry(models, &aligned)?, "cosine_after", "weight matching"),
+            (&cycles(&aligned, &network)?, "longest_cycle", "weight matching"),
+            (&agreement(&aligned, &capped, &network)?, "agreement", "weight matching and weight matching"),
+            (&cycle_consistency(&matching, models, &data)?, "home_share_pairwise", "weight matching"),
+            (&MergeGrowth::default().run(models, &[], &data)?, "models_loss_nats", "losses in nats"),
+            (
+                &SpectralDensity { points: 2, vectors: 2, ..SpectralDensity::default() }.of(one, &data.test)?,
+                "density",
+                "67 eigenvalues; mean ",
+            ),
+            (&Hutchinson { vectors: 2, ..Hutchinson::default() }.traces(&[one], &data.test)?, "trace", "parameters"),
+        ];
+        for (value, column, remark) in looks {
+            let look = value.look();
+            let [html, text] = ["text/html", "text/plain"].map(|mime| look.get(mime).unwrap_or_default());
+            assert!(html.contains(&format!(">{column}</th>")) && text.contains(remark), "{column}, {remark}: {text}");
+        }
+        let text = |value: &dyn Show| value.look().get("text/plain").unwrap_or_default().to_owned();
+        assert!(text(&aligned).contains(" s, converged"), "{}", text(&aligned));
+        assert!(text(&lanczos(100)?).contains(" products, converged"), "{}", text(&lanczos(100)?));
+        assert!(text(&lanczos(1)?).contains("1 products, stopped before"), "{}", text(&lanczos(1)?));
+        Ok(())
+    }
+
+    #[test]
     fn a_tensor_shows_its_shape_and_its_first_values() {
         let small = text(&|| Tensor::from_slice(&[1.5f32, -2.0]).bundle());
         assert!(

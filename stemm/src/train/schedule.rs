@@ -62,6 +62,32 @@ mod tests {
     }
 
     #[test]
+    fn factors_are_those_of_the_formulas_in_the_middle_of_each_step() {
+        let cosine = |t: f64| (1.0 + (std::f64::consts::PI * t).cos()) / 2.0;
+        for (schedule, expected) in [
+            (
+                Schedule::UpDown { peak: 1.0 },
+                [0.25, 0.75, 2.75 / 3.0, 2.25 / 3.0, 1.75 / 3.0, 1.25 / 3.0, 0.25, 0.25 / 3.0],
+            ),
+            (Schedule::UpDown { peak: 0.0 }, [3.75, 3.25, 2.75, 2.25, 1.75, 1.25, 0.75, 0.25].map(|left| left / 4.0)),
+            (
+                Schedule::Cosine { warmup: 1.0 },
+                [0.25, 0.75]
+                    .into_iter()
+                    .chain((0..6).map(|step| cosine((0.25 + 0.5 * f64::from(step)) / 3.0)))
+                    .collect::<Vec<_>>()
+                    .try_into()
+                    .unwrap(),
+            ),
+        ] {
+            for (step, expected) in expected.into_iter().enumerate() {
+                let found = schedule.factor(step, 2, 4);
+                assert!((found - expected).abs() < 1e-12, "{schedule:?}, step {step}: {found} instead of {expected}");
+            }
+        }
+    }
+
+    #[test]
     fn a_peak_after_the_end_is_refused() {
         assert!(Schedule::UpDown { peak: 5.0 }.check(5).is_err());
         assert!(Schedule::Cosine { warmup: f64::NAN }.check(5).is_err());

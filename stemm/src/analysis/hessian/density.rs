@@ -218,6 +218,52 @@ mod tests {
     }
 
     #[test]
+    fn a_density_is_the_mean_of_its_quadratures_each_of_as_many_products_as_steps() -> Result<()> {
+        let (model, data, _) = explicit(Weighting::Parameters, 32)?;
+        let settings = SpectralDensity {
+            vectors: 3,
+            steps: 4,
+            points: 50,
+            width: 0.02,
+            weighting: Weighting::Parameters,
+            ..SpectralDensity::default()
+        };
+        let density = settings.of(("small", &model), &data)?;
+        assert_eq!((density.products, density.dimension), (3 * 4, 109));
+        let shape =
+            |quadrature: &Vec<(f64, f64)>| (quadrature.len(), quadrature.iter().map(|node| node.1).sum::<f64>());
+        assert!(density.quadratures.iter().map(shape).all(|(len, sum)| len == 4 && (sum - 1.0).abs() < 1e-9));
+        let mut nodes: Vec<f64> = density.quadratures.iter().flatten().map(|node| node.0).collect();
+        nodes.sort_by(f64::total_cmp);
+        let sigma = 0.02 * (nodes[11] - nodes[0]);
+        let (low, high) = (density.eigenvalues[0], density.eigenvalues[49]);
+        assert!((low - nodes[0] + 4.0 * sigma).abs() < 1e-9 && (high - nodes[11] - 4.0 * sigma).abs() < 1e-9);
+        for (x, (mean, error)) in density.eigenvalues.iter().zip(&density.densities) {
+            let bell =
+                |node: f64| (-(x - node).powi(2) / 2.0 / sigma.powi(2)).exp() / sigma / std::f64::consts::TAU.sqrt();
+            let each = density.quadratures.iter().map(|own| own.iter().map(|(node, w)| w * bell(*node)).sum::<f64>());
+            let each: Vec<f64> = each.collect();
+            let expected = each.iter().sum::<f64>() / 3.0;
+            let spread = each.iter().map(|own| (own - expected).powi(2)).sum::<f64>() / 2.0;
+            let size = 1e-9 * (1.0 + expected);
+            assert!(
+                (mean - expected).abs() < size && (error - (spread / 3.0).sqrt()).abs() < size,
+                "{x}: {mean} {error}"
+            );
+        }
+        let weighting = density.frame().column("weighting").unwrap().str().unwrap().get(0).map(str::to_owned);
+        assert_eq!(weighting.as_deref(), Some("parameters"));
+        // No more steps than there are dimensions, and no more than the start reaches.
+        let long = SpectralDensity { steps: 500, vectors: 2, ..SpectralDensity::default() }.of(("", &model), &data)?;
+        assert!(long.quadratures.iter().all(|own| own.len() <= 109) && long.products <= 2 * 109, "{}", long.products);
+        for width in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let error = SpectralDensity { width, ..SpectralDensity::default() }.of(("", &model), &data).unwrap_err();
+            assert!(matches!(error, Error::Setting { setting: "width", .. }), "{error}");
+        }
+        Ok(())
+    }
+
+    #[test]
     fn density_is_that_of_the_exact_eigenvalues() -> Result<()> {
         let (model, data, matrix) = explicit(Weighting::Plain, 32)?;
         let exact = Vec::<f64>::try_from(matrix.linalg_eigh("L").0)?;

@@ -101,8 +101,7 @@ impl Krylov {
         for i in 0..m {
             matrix[i * m + i] = alpha[i];
             if i + 1 < m {
-                matrix[i * m + i + 1] = beta[i];
-                matrix[(i + 1) * m + i] = beta[i];
+                matrix[(i + 1) * m + i] = beta[i]; // the lower triangle is all that is read
             }
         }
         let matrix = Tensor::f_from_slice(&matrix)?.f_view([m as i64, m as i64])?;

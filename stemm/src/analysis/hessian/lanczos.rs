@@ -261,6 +261,87 @@ mod tests {
         Ok(())
     }
 
+    /// A model whose Hessian has a quarter of each of these values three times, and else zeros, for inputs times `scale`.
+    fn with_spectrum(values: &[f64], scale: f64) -> Result<(Model, Dataset)> {
+        use crate::network::{Conv2d, Flatten, Network};
+        let inputs = values.len() as i64;
+        let layers = [("all", Conv2d::new(inputs, 4, 1).without_bias().into()), ("flatten", Flatten.into())];
+        let network = Network::new([inputs, 1, 1], layers)?;
+        let params = network.init(0, tch::Device::Cpu)?.scaled(0.0)?; // every class is as likely
+        let roots: Vec<f32> = values.iter().map(|value| ((value * inputs as f64).sqrt() * scale) as f32).collect();
+        let x = Tensor::from_slice(&roots).diag(0);
+        let x = Tensor::cat(&[&x, &-&x], 0).view([2 * inputs, inputs, 1, 1]);
+        let labels = Tensor::arange(2 * inputs, (Kind::Int64, tch::Device::Cpu)).remainder(4);
+        Ok((Model::new(network, params)?, Dataset::new("axes", x, labels, 4)?))
+    }
+
+    #[test]
+    fn a_scaled_hessian_has_scaled_eigenvalues_after_as_many_products() -> Result<()> {
+        let values: Vec<f64> = (1..=16).map(f64::from).collect();
+        let search = Lanczos { count: 4, ..Lanczos::default() };
+        let run = |scale: f64| {
+            let (model, data) = with_spectrum(&values, scale)?;
+            Ok::<_, Error>(search.eigenvalues(&[("", &model)], &data)?.remove(0))
+        };
+        let plain = run(1.0)?;
+        assert!(
+            plain.values.iter().zip([4.0, 4.0, 4.0, 3.75]).all(|(a, b)| (a - b).abs() < 1e-2),
+            "{:?}",
+            plain.values
+        );
+        for power in [-24, 24] {
+            let scaled = run(2f64.powi(power / 2))?;
+            assert_eq!((scaled.products, scaled.converged), (plain.products, true), "2^{power}");
+            let unscaled = scaled.values.iter().map(|value| value / 2f64.powi(power));
+            assert!(unscaled.zip(&plain.values).all(|(a, b)| (a - b).abs() < 1e-5), "{:?}", scaled.values);
+        }
+        // Where one value is wanted, its other copies are not looked for.
+        let (model, data) = with_spectrum(&values, 1.0)?;
+        let one = Lanczos { count: 1, ..search.clone() }.eigenvalues(&[("", &model)], &data)?.remove(0);
+        assert!(one.converged && 2 * one.products < plain.products, "{} of {}", one.products, plain.products);
+        Ok(())
+    }
+
+    #[test]
+    fn a_second_copy_is_found_before_a_value_that_is_a_little_smaller() -> Result<()> {
+        let values: Vec<f64> = [1.0, 0.95].into_iter().chain((1..=14).map(|k| 0.02 * f64::from(k))).collect();
+        let (model, data) = with_spectrum(&values, 1.0)?;
+        for seed in 0..20 {
+            let found = Lanczos { count: 2, seed, ..Lanczos::default() }.eigenvalues(&[("", &model)], &data)?.remove(0);
+            assert!(
+                found.converged && found.values.iter().all(|value| (value - 0.25).abs() < 1e-3),
+                "{:?}",
+                found.values
+            );
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn as_many_eigenvalues_are_found_as_there_can_be_and_ranked_from_one_on() -> Result<()> {
+        let network = crate::network::Network::mlp(&[2, 3])?;
+        let model = Model::new(network.clone(), network.init(0, tch::Device::Cpu)?)?;
+        let x = Tensor::from_slice(&[1f32, 2.0, -1.0, 0.5, 0.0, 3.0]).view([3, 2]);
+        let data = Dataset::new("three", x, Tensor::from_slice(&[0i64, 1, 2]), 3)?;
+        let search = |count, max_products| Lanczos { count, max_products, ..Lanczos::default() };
+        let run = |search: Lanczos| search.eigenvalues(&[("", &model), ("again", &model)], &data);
+        for (count, max_products) in [(0, 100), (10, 100), (4, 3)] {
+            let error = run(search(count, max_products)).unwrap_err();
+            assert!(matches!(error, Error::Setting { setting: "count", .. }), "{error}");
+        }
+        assert!(matches!(search(1, 9).eigenvalues(&[], &data), Err(Error::TooFewModels { .. })));
+        assert!(run(search(3, 3)).is_ok());
+        let found = run(search(9, 100))?.remove(1); // 9 parameters
+        assert_eq!((found.values.len(), found.vectors.len(), found.converged), (9, 9, true));
+        let frame = found.frame();
+        let ranks = frame.column("rank").unwrap().u64().unwrap();
+        assert_eq!(ranks.iter().flatten().collect::<Vec<_>>(), (1..=9).collect::<Vec<_>>());
+        assert_eq!(frame.column("weighting").unwrap().str().unwrap().get(0), Some("plain"));
+        let products = frame.column("products").unwrap().u64().unwrap().get(8).unwrap() as usize;
+        assert!(products == found.products && (9..100).contains(&products), "{products}");
+        Ok(())
+    }
+
     #[test]
     fn eigenvalues_and_vectors_are_those_of_the_explicit_hessian() -> Result<()> {
         for weighting in [Weighting::Plain, Weighting::Parameters] {
@@ -277,6 +358,18 @@ mod tests {
                 let vector = super::super::flat(found.vectors[rank].tensors())?.to_kind(Kind::Double);
                 let residual = (matrix.mv(&vector) - &vector * found.values[rank]).norm().double_value(&[]);
                 assert!(residual < found.residuals[rank] + 1e-4 * exact[0], "{weighting:?}, rank {rank}: {residual}");
+            }
+            // Cut short, it says how far it was.
+            let cut =
+                Lanczos { count: 2, max_products: 6, ..settings }.eigenvalues(&[("small", &model)], &data)?.remove(0);
+            for rank in 0..2 {
+                let vector = super::super::flat(cut.vectors[rank].tensors())?.to_kind(Kind::Double);
+                let residual = (matrix.mv(&vector) - &vector * cut.values[rank]).norm().double_value(&[]);
+                let (found, allowed) = (cut.residuals[rank], 1e-4 * exact[0]);
+                assert!(
+                    residual > 2.0 * allowed && (found - residual).abs() < allowed,
+                    "{found} instead of {residual}"
+                );
             }
         }
         Ok(())

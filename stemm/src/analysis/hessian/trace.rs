@@ -304,6 +304,54 @@ mod tests {
     }
 
     #[test]
+    fn means_and_errors_of_batches_are_put_together_by_their_shares() {
+        let batch = |share, samples: &[f64]| BatchTrace { share, samples: samples.to_vec() };
+        let mut estimate = TraceEstimate {
+            model: String::new(),
+            data: String::new(),
+            weighting: Weighting::Plain,
+            exact: 2.0,
+            batches: vec![batch(0.25, &[1.0, 3.0]), batch(0.75, &[2.0, 2.0, 5.0])],
+            products: 0,
+        };
+        assert_eq!((estimate.mean(), estimate.vectors()), (2.0 + 0.25 * 2.0 + 0.75 * 3.0, 2));
+        assert!((estimate.standard_error() - 0.25f64.hypot(0.75)).abs() < 1e-12); // each batch's own error is 1
+        let bars = |estimate: &TraceEstimate| Traces { estimates: vec![estimate.clone()] }.chart().svg().unwrap();
+        assert!(!bars(&estimate).contains("weighted Hessian trace"));
+        estimate.weighting = Weighting::Parameters;
+        assert!(bars(&estimate).contains("weighted Hessian trace"));
+    }
+
+    #[test]
+    fn as_many_vectors_are_drawn_as_the_settings_say_and_products_are_counted() -> Result<()> {
+        let (model, data, _) = explicit(Weighting::Plain, 2 * BATCH + 99)?; // three batches
+        let one = data.take(BATCH)?;
+        let run =
+            |settings: &Hutchinson, data| Ok::<_, Error>(settings.traces(&[("", &model)], data)?.estimates.remove(0));
+        let plain = Hutchinson { vectors: 23, relative_error: None, ..Hutchinson::default() };
+        let basis = |basis| Hutchinson { estimator: Estimator::HutchPlusPlus { basis }, ..plain.clone() };
+        for (settings, products) in [(&plain, 23), (&basis(4), 2 * 4 + 23)] {
+            let found = run(settings, &data)?;
+            assert!(found.batches.len() == 3 && found.batches.iter().all(|batch| batch.samples.len() == 23));
+            let shares: Vec<f64> = found.batches.iter().map(|batch| batch.share).collect();
+            assert!(shares.iter().sum::<f64>() == 1.0 && shares[0] == 100.0 / 299.0, "{shares:?}");
+            assert_eq!(found.products, products);
+        }
+        // Any error will do: what is drawn gives it FREEDOM degrees of freedom, and no more.
+        let lax = Hutchinson { relative_error: Some(1e9), ..plain.clone() };
+        assert_eq!((run(&lax, &one)?.vectors(), run(&lax, &data)?.vectors()), (1 + FREEDOM, 1 + FREEDOM / 3));
+        // None will: all of them are drawn.
+        assert_eq!(run(&Hutchinson { relative_error: Some(0.0), ..plain.clone() }, &one)?.vectors(), 23);
+        let numel = model.params.numel();
+        for (count, is_fine) in [(0, false), (1, true), (numel - 1, true), (numel, false)] {
+            assert_eq!(run(&Hutchinson { vectors: 2, ..basis(count) }, &one).is_ok(), is_fine, "{count}");
+        }
+        assert!(run(&Hutchinson { vectors: 1, ..plain.clone() }, &one).is_err());
+        assert!(matches!(plain.traces(&[], &one), Err(Error::TooFewModels { .. })));
+        Ok(())
+    }
+
+    #[test]
     fn an_error_by_too_few_vectors_stops_nothing() -> Result<()> {
         let (model, data, _) = explicit(Weighting::Plain, 32)?;
         for seed in 0..20 {
