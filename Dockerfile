@@ -47,7 +47,11 @@ LABEL org.opencontainers.image.title="stemm" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.licenses="MIT"
 COPY --from=build --chown=1000:0 /home/stemm /home/stemm
-COPY --chown=1000:0 . .
+COPY --chown=1000:0 LICENSE Makefile README.md ./
+COPY --chown=1000:0 docs docs
+COPY --chown=1000:0 notebooks notebooks
+COPY --chown=1000:0 scripts scripts
+COPY --chown=1000:0 tests tests
 USER root
 # rustup asks for the folder, also on a disk that it may not write to.
 RUN umask 002 && mkdir -p /usr/local/rustup/update-hashes && install --directory --owner=1000 --group=0 --mode=775 notebooks/work out
