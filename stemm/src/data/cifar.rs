@@ -5,6 +5,7 @@ use std::path::Path;
 
 use tch::Device;
 
+use super::bytes::Bytes;
 use super::mnist::HELD_OUT;
 use super::{Dataset, Splits};
 use crate::error::{Error, Result};
@@ -48,7 +49,7 @@ pub fn read_cifar<P: AsRef<Path>>(
     device: impl Into<Device>,
 ) -> Result<Dataset> {
     let contents = files.iter().map(|path| Ok((path.as_ref(), read(path.as_ref())?))).collect::<Result<Vec<_>>>()?;
-    dataset(name, &contents, label_bytes, classes, device.into())
+    bytes(name, &contents, label_bytes, classes, device.into())?.dataset()
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -56,13 +57,7 @@ fn read(path: &Path) -> Result<Vec<u8>> {
     file::read(path, hint)
 }
 
-fn dataset(
-    name: &str,
-    files: &[(&Path, Vec<u8>)],
-    label_bytes: usize,
-    classes: i64,
-    device: Device,
-) -> Result<Dataset> {
+fn bytes(name: &str, files: &[(&Path, Vec<u8>)], label_bytes: usize, classes: i64, device: Device) -> Result<Bytes> {
     let record = label_bytes.max(1) + PIXELS;
     let (mut labels, mut pixels) = (Vec::new(), Vec::new());
     for (path, bytes) in files {
@@ -77,7 +72,7 @@ fn dataset(
         }
     }
     let labels: Vec<i64> = labels.into_iter().map(i64::from).collect();
-    Dataset::from_bytes(name, &pixels, [3, 32, 32], &labels, classes, device)
+    Bytes::new(name, &pixels, [3, 32, 32], &labels, classes, device)
 }
 
 /// A published set: folder, format, and the SHA-256 of its files.
@@ -94,7 +89,7 @@ impl Published {
     fn read(&self, folder: &Path, device: Device) -> Result<Splits> {
         let below = folder.join(self.folder);
         let folder = if below.exists() || !folder.join(self.train[0].0).exists() { &below } else { folder };
-        let part = |part: &str, files: &[(&str, &str)]| -> Result<Dataset> {
+        let part = |part: &str, files: &[(&str, &str)]| -> Result<Bytes> {
             let paths: Vec<_> = files.iter().map(|(file, _)| folder.join(file)).collect();
             let mut contents = Vec::new();
             for (path, (_, expected)) in paths.iter().zip(files) {
@@ -106,9 +101,9 @@ impl Published {
                 }
                 contents.push((path.as_path(), bytes));
             }
-            dataset(&format!("{} {part}", self.name), &contents, self.label_bytes, self.classes, device)
+            bytes(&format!("{} {part}", self.name), &contents, self.label_bytes, self.classes, device)
         };
-        Splits::new(&part("train", self.train)?, HELD_OUT, 0, part("test", self.test)?)
+        Splits::of_bytes(part("train", self.train)?, HELD_OUT, 0, part("test", self.test)?)
     }
 }
 

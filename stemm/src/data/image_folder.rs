@@ -8,6 +8,7 @@ use image::imageops::FilterType;
 use tch::Device;
 
 use super::Dataset;
+use super::bytes::Bytes;
 use crate::error::{Error, Result};
 
 /// Reads `folder/class/**` as images of `shape: [channels, height, width]`, with 1 (grey) or 3 (colour) channels; images of
@@ -98,7 +99,7 @@ fn read(folder: &Path, classes: &[String], shape: [i64; 3], device: Device) -> R
         return Err(Error::Empty { what });
     }
     let name = folder.display().to_string();
-    let data = Dataset::from_bytes(name, &pixels, shape, &labels, classes.len() as i64, device)?;
+    let data = Bytes::new(name, &pixels, shape, &labels, classes.len() as i64, device)?.dataset()?;
     Ok(Dataset { class_names: Arc::from(classes), skipped_files: skipped, ..data })
 }
 

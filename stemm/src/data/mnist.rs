@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use tch::Device;
 
-use super::{Dataset, IdxArray, Splits, read_idx};
+use super::bytes::Bytes;
+use super::{IdxArray, Splits, read_idx};
 use crate::error::{Error, Result};
 
 /// Images held back from the training set.
@@ -49,14 +50,15 @@ pub fn mnist(folder: impl AsRef<Path>, device: impl Into<Device>) -> Result<Spli
 impl Published {
     fn read(&self, folder: &Path, device: Device) -> Result<Splits> {
         let folder = self.find(folder);
-        let part = |prefix: &str, name: &str, sha256: [&str; 2]| -> Result<Dataset> {
+        let part = |prefix: &str, name: &str, sha256: [&str; 2]| -> Result<Bytes> {
             let images = verified(&folder, &format!("{prefix}-images-idx3-ubyte"), sha256[0])?;
             let labels = verified(&folder, &format!("{prefix}-labels-idx1-ubyte"), sha256[1])?;
             let shape = [1, images.shape[1], images.shape[2]];
             let labels: Vec<i64> = labels.values.into_iter().map(i64::from).collect();
-            Dataset::from_bytes(format!("{} {name}", self.name), &images.values, shape, &labels, 10, device)
+            Bytes::new(format!("{} {name}", self.name), &images.values, shape, &labels, 10, device)
         };
-        Splits::new(&part("train", "train", self.train)?, HELD_OUT, 0, part("t10k", "test", self.test)?)
+        let (train, test) = rayon::join(|| part("train", "train", self.train), || part("t10k", "test", self.test));
+        Splits::of_bytes(train?, HELD_OUT, 0, test?)
     }
 }
 

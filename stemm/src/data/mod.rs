@@ -2,6 +2,7 @@
 
 mod batches;
 mod built_in;
+mod bytes;
 mod cifar;
 mod digest;
 mod idx;
@@ -68,7 +69,16 @@ impl Dataset {
     /// # Ok::<(), stemm::Error>(())
     /// ```
     pub fn new(name: impl Into<String>, images: Tensor, labels: Tensor, classes: i64) -> Result<Dataset> {
-        let name = name.into();
+        let data = Dataset::of_finite(name.into(), images, labels, classes)?;
+        if !all_finite(&data.images)? {
+            let hint = "find the samples by `images.isfinite()`, and correct them or leave them out";
+            return Err(Error::NonFinite { tensor: format!("images of `{}`", data.name), hint });
+        }
+        Ok(data)
+    }
+
+    /// Of images whose values are finite, by where they come from.
+    fn of_finite(name: String, images: Tensor, labels: Tensor, classes: i64) -> Result<Dataset> {
         let size = images.size();
         let n = size.first().copied().unwrap_or(0);
         if n == 0 {
@@ -91,10 +101,6 @@ impl Dataset {
             });
         }
         let images = images.f_to_kind(Kind::Float)?;
-        if !all_finite(&images)? {
-            let hint = "find the samples by `images.isfinite()`, and correct them or leave them out";
-            return Err(Error::NonFinite { tensor: format!("images of `{name}`"), hint });
-        }
         let given = Vec::<f64>::try_from(labels.f_to_kind(Kind::Double)?)?;
         let labels = labels.f_to_kind(Kind::Int64)?.f_to_device(images.device())?.f_detach_copy()?; // they stay as checked
         let values = Vec::<i64>::try_from(&labels)?;
@@ -114,23 +120,6 @@ impl Dataset {
             normalisation: None,
             augmentation: Augmentation::default(),
         })
-    }
-
-    /// A data set of images `shape: [channels, height, width]` given as one byte a pixel, scaled to [0, 1].
-    fn from_bytes(
-        name: impl Into<String>,
-        pixels: &[u8],
-        shape: [i64; 3],
-        labels: &[i64],
-        classes: i64,
-        device: Device,
-    ) -> Result<Dataset> {
-        let [channels, height, width] = shape;
-        let n = pixels.len() as i64 / (channels * height * width);
-        let pixels = Tensor::f_from_data_size(pixels, &[n, channels, height, width], Kind::Uint8)?;
-        // Moved as bytes: a quarter of what f32 would need.
-        let pixels = pixels.f_to_device(device)?.f_to_kind(Kind::Float)?.f_div_scalar_(255.0)?;
-        Dataset::new(name, pixels, Tensor::f_from_slice(labels)?.f_to_device(device)?, classes)
     }
 
     /// Other samples of the same kind.
@@ -246,18 +235,8 @@ impl Dataset {
     /// # Errors
     /// `held_out` is 0 or leaves nothing.
     pub fn split(&self, held_out: usize, seed: u64) -> Result<(Dataset, Dataset)> {
-        if held_out == 0 || held_out >= self.len() {
-            return Err(Error::Setting {
-                setting: "held_out",
-                value: held_out.to_string(),
-                requirement: "at least 1 and less than the number of samples",
-            });
-        }
-        let mut order: Vec<i64> = (0..self.len() as i64).collect();
-        order.shuffle(&mut rng(seed, Purpose::Split));
-        let rest = self.pick(&order[held_out..], self.name.clone())?;
-        let held = self.pick(&order[..held_out], format!("{} (held out)", self.name))?;
-        Ok((rest, held))
+        let (rest, held) = split_places(self.len(), held_out, seed)?;
+        Ok((self.pick(&rest, self.name.clone())?, self.pick(&held, held_out_name(&self.name))?))
     }
 
     /// One row: name, samples, classes, shape of a sample.
@@ -296,6 +275,25 @@ impl Show for Dataset {
     fn look(&self) -> Bundle {
         Bundle::table(&self.frame(), &self.remark())
     }
+}
+
+/// The places of the samples that stay and of those that are held out.
+fn split_places(samples: usize, held_out: usize, seed: u64) -> Result<(Vec<i64>, Vec<i64>)> {
+    if held_out == 0 || held_out >= samples {
+        return Err(Error::Setting {
+            setting: "held_out",
+            value: held_out.to_string(),
+            requirement: "at least 1 and less than the number of samples",
+        });
+    }
+    let mut order: Vec<i64> = (0..samples as i64).collect();
+    order.shuffle(&mut rng(seed, Purpose::Split));
+    let rest = order.split_off(held_out);
+    Ok((rest, order))
+}
+
+fn held_out_name(name: &str) -> String {
+    format!("{name} (held out)")
 }
 
 /// Names of classes that a table's remark has room for.
