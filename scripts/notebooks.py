@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from environment import ROOT
+from environment import DATA, OUT, ROOT
 
 FOLDER = ROOT / "notebooks"
 CELL_LIMIT_S = 1800
@@ -28,10 +28,21 @@ def answers(notebook) -> list[str]:
     return [textwrap.dedent(code) for text in texts for code in re.findall(r"^ *```rust\n(.*?)^ *```$", text, re.M | re.S)]
 
 
+def working_folder() -> Path:
+    """Where `../data` and `../out` of the notebooks' cells lead to what they mean, also in a checkout that only others write to."""
+    folder = OUT.parent / "notebooks"
+    if folder != FOLDER:
+        folder.mkdir(parents=True, exist_ok=True)
+        data = OUT.parent / "data"
+        data.unlink(missing_ok=True)
+        data.symlink_to(DATA)
+    return folder
+
+
 def execute(notebook):
-    """Runs the notebook in place; errors in cells stay in the outputs."""
+    """Runs the notebook; errors in cells stay in the outputs."""
     client = NotebookClient(notebook, timeout=CELL_LIMIT_S, startup_timeout=CELL_LIMIT_S, kernel_name="stemm",
-                            allow_errors=True, resources={"metadata": {"path": str(FOLDER)}})
+                            allow_errors=True, resources={"metadata": {"path": str(working_folder())}})
     client.execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # time stamps would make every run a change
