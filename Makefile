@@ -7,7 +7,7 @@ NOTEBOOKS ?= notebooks
 # Further options of `docker build`, such as --build-arg CUDA=1.
 IMAGE_OPTIONS ?=
 
-.PHONY: help setup data cifar quickstart lab kernelspec test mutants bench notebooks reproduce image image-test bundle unbundle student-copies clean
+.PHONY: help setup data cifar quickstart lab kernelspec test mutants bench notebooks reproduce image image-test bundle unbundle student-copies python-torch clean
 
 help:
 	@echo "make quickstart  set up, run the quickstart notebook, leave results in out/quickstart"
@@ -21,6 +21,8 @@ help:
 	@echo "make image       build the Docker image with docker, podman or buildah; make image-test tries it"
 	@echo "make bundle FILE=x.tar.gz, make unbundle FILE=x.tar.gz, make student-copies FOLDER=..."
 	@echo "                 the set-up for other machines of the same kind; notebooks without outputs and answers (docs/classroom.md)"
+	@echo "make python-torch"
+	@echo "                 let the Python kernel import torch and safetensors, for comparison (3.4 GB)"
 	@echo "make notebooks   set up, run the notebooks and keep their outputs in place"
 	@echo "make data        fetch and verify MNIST and Fashion-MNIST"
 	@echo "make cifar       fetch and verify CIFAR-10 and CIFAR-100"
@@ -79,6 +81,10 @@ unbundle:
 
 student-copies: setup
 	@$(RUN) python scripts/student_copies.py "$(FOLDER)"
+
+# The set-up has of torch what the crate needs; its Python package wants the CUDA set too.
+python-torch: setup
+	@$(RUN) python -m pip install --quiet --requirement scripts/requirements-torch.txt
 
 image:
 	@$(PYTHON) -E scripts/image.py build $(IMAGE_OPTIONS)

@@ -149,6 +149,10 @@ def test_cuda_is_chosen_by_the_variable_before_the_driver(monkeypatch):
         setup.wants_cuda()
 
 
+def test_python_compares_with_the_same_torch():
+    assert f"torch=={setup.TORCH_VERSION}\n" in (SCRIPTS / "requirements-torch.txt").read_text()
+
+
 def test_any_path_is_a_string_of_toml():
     tomllib = pytest.importorskip("tomllib")
     path = 'native=/home/é 😀/a "quoted" \\ folder'
