@@ -22,7 +22,7 @@ help:
 	@echo "make bundle FILE=x.tar.gz, make unbundle FILE=x.tar.gz, make student-copies FOLDER=..."
 	@echo "                 the set-up for other machines of the same kind; notebooks without outputs and answers (docs/classroom.md)"
 	@echo "make python-torch"
-	@echo "                 let the Python kernel import torch and safetensors, for comparison (3.4 GB)"
+	@echo "                 let the Python kernel import torch and safetensors, for comparison (about 3.4 GB)"
 	@echo "make notebooks   set up, run the notebooks and keep their outputs in place"
 	@echo "make data        fetch and verify MNIST and Fashion-MNIST"
 	@echo "make cifar       fetch and verify CIFAR-10 and CIFAR-100"
@@ -87,7 +87,7 @@ python-torch: setup
 	@$(RUN) python -m pip install --quiet --requirement scripts/requirements-torch.txt
 
 image:
-	@$(PYTHON) -E scripts/image.py build $(IMAGE_OPTIONS)
+	@$(PYTHON) -E scripts/image.py $(IMAGE_OPTIONS)
 
 image-test: image
 	@$(PYTHON) -E -m unittest -v tests/test_image.py

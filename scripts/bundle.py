@@ -17,12 +17,11 @@ import tarfile
 import time
 from pathlib import Path
 
-from environment import BUILD, HOME, MADE, PYTHON, ROOT, STAMPS, TARGET, printed_by_rustc
+from environment import BUILD, CARGO_HOME, HOME, MADE, ROOT, STAMPS, TARGET, printed_by_rustc
 
 MANIFEST = "manifest.json"
-CARGO = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
 # What kernels read of cargo's home: the list of crates, and their sources.
-REGISTRY = CARGO / "registry"
+REGISTRY = CARGO_HOME / "registry"
 SOURCES = ROOT / "stemm"
 
 
@@ -37,7 +36,7 @@ def kind() -> dict[str, str]:
         "place of Python": str(Path(sys.executable).resolve()),
         "checkout": str(ROOT),
         "STEMM_HOME": str(HOME),
-        "CARGO_HOME": str(CARGO),
+        "CARGO_HOME": str(CARGO_HOME),
     }
 
 

@@ -44,6 +44,7 @@ TARGET = HOME / "target"  # what tests and benchmarks are compiled to
 # All that the set-up makes: what `make clean` removes.
 MADE = [VENV, STEMM_KERNEL.parent, STAMPS, JUPYTER, KERNELS, EVCXR_CONFIG, WRAPPER, KERNEL_CARGO, TOOLS, BUILD, TARGET]
 DATA = ROOT / "data"
+CARGO_HOME = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")  # the user's
 OUT = own(ROOT / "out", "out")
 
 

@@ -1,4 +1,4 @@
-"""Builds the Docker image with what there is: python3 scripts/image.py build [OPTION ...] with options of `docker build`.
+"""Builds the Docker image with what there is: python3 scripts/image.py [OPTION ...] with options of `docker build`.
 
 STEMM_ENGINE names docker, podman or buildah; else the first of them that answers is taken.
 """
@@ -8,9 +8,9 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from environment import ROOT
+
 NAME = "stemm"
 # Podman and buildah leave HEALTHCHECK out of images in their own format.
 BUILD = {
@@ -45,6 +45,4 @@ def build(options: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] != ["build"]:
-        sys.exit(__doc__)
-    build(sys.argv[2:])
+    build(sys.argv[1:])

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from environment import HOME, ROOT, STAMPS, toolchain
+from environment import HOME, ROOT, STAMPS, printed_by_rustc, toolchain
 
 COMPILERS = ["c++", "g++", "clang++"]
 DISK_GB = 7  # what the set-up needs at its height
@@ -64,8 +64,7 @@ def check_rust() -> None:
     needed = tuple(int(part) for part in re.search(r'rust-version = "(\d+)\.(\d+)"', (ROOT / "Cargo.toml").read_text()).groups())
     if tuple(int(part) for part in found.groups()) < needed:
         sys.exit(f"{asked.stdout.strip()} is too old: install Rust {'.'.join(map(str, needed))} or newer, from https://rustup.rs.")
-    root = subprocess.run(["rustc", "--print", "sysroot"], capture_output=True, text=True, env=os.environ | {"RUSTUP_TOOLCHAIN": wanted})
-    if not (Path(root.stdout.strip()) / "lib/rustlib/src/rust/library").exists():
+    if not (Path(printed_by_rustc("--print", "sysroot").strip()) / "lib/rustlib/src/rust/library").exists():
         sys.exit("The sources of Rust's standard library are missing, which the kernel's completion reads: run "
                  f"`rustup component add rust-src --toolchain {wanted}`.")
 

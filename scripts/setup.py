@@ -22,8 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import machine
-from environment import (BUILD, DATA, EVCXR_CONFIG, EVCXR_JUPYTER, FLUSH, HOME, JUPYTER, KERNEL_CARGO, KERNELS, MADE,
-                         PYTHON, ROOT, STAMPS, STEMM_KERNEL, TEMPLATE, TOOLS, VENV, WRAPPER, environment,
+from environment import (BUILD, CARGO_HOME, DATA, EVCXR_CONFIG, EVCXR_JUPYTER, FLUSH, HOME, JUPYTER, KERNEL_CARGO,
+                         KERNELS, MADE, PYTHON, ROOT, STAMPS, STEMM_KERNEL, TEMPLATE, TOOLS, VENV, WRAPPER, environment,
                          plain_environment, printed_by_rustc, torch_folder)
 
 KERNEL_SOURCES = ROOT / "kernel"
@@ -305,7 +305,7 @@ def make_tools() -> None:
         folder.mkdir(parents=True)
         (folder / "cargo").symlink_to(STEMM_KERNEL)
     (TOOLS / "rustup").symlink_to(STEMM_KERNEL)
-    for entry in Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo").iterdir():
+    for entry in CARGO_HOME.iterdir():
         if entry.name != "bin":
             (KERNEL_CARGO / entry.name).symlink_to(entry)
 

@@ -4,7 +4,8 @@ use serde_json::{Map, json};
 use stemm::data::Dataset;
 use stemm::prelude::*;
 
-use super::{Outcome, Place, mlp, trained};
+use super::mlp::{mlp, trained};
+use super::{Outcome, Place};
 
 pub fn device_in_use(_: Place) -> Outcome {
     let choice = device();

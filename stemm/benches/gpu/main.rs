@@ -4,6 +4,8 @@
 //! `gpu ROW [--small]`; without a row it lists them, the most telling first.
 
 mod checks;
+#[path = "../shared/mlp.rs"]
+mod mlp;
 mod speed;
 
 use std::error::Error;
@@ -82,16 +84,4 @@ impl Place {
     pub fn images(self, train: usize, rest: usize) -> stemm::Result<stemm::data::Splits> {
         fashion_mnist("data", self.device)?.take(train, rest)
     }
-}
-
-/// The MLP of the paper, with some width.
-pub fn mlp(width: i64) -> stemm::Result<Network> {
-    Network::mlp(&[784, width, width, width, 10])
-}
-
-/// Models with weights as training leaves them: two short epochs.
-pub fn trained(network: &Network, count: usize, data: &stemm::data::Splits) -> stemm::Result<Vec<Model>> {
-    let seeds: Vec<u64> = (0..count as u64).collect();
-    let trainer = Trainer { epochs: 2, batch_size: 256, progress: Progress::Silent, ..Trainer::default() };
-    Ok(trainer.train(network, data, &seeds)?.models)
 }

@@ -5,9 +5,9 @@ use std::time::Instant;
 use serde_json::{Map, json};
 use stemm::data::Dataset;
 use stemm::prelude::*;
-use stemm::tch;
 
-use super::{Outcome, Place, mlp, trained};
+use super::mlp::{batch_pass, mlp, sweep_products, trained};
+use super::{Outcome, Place};
 
 const BATCH: usize = 256;
 
@@ -47,7 +47,7 @@ pub fn ste_mm_step(place: Place) -> Outcome {
         let history = ste.align(&models, &data)?.history;
         // The first epoch's assignments start from nothing.
         let ours = history[1..].iter().map(|epoch| epoch.seconds * 1e3 / steps as f64).fold(f64::INFINITY, f64::min);
-        let (mut sweep, mut batch) = (sweep_products(place, width), batch_pass(place, width));
+        let (mut sweep, mut batch) = (sweep_products(width, place.device), batch_pass(width, BATCH, place.device));
         let floor = place.milliseconds(5, || {
             (1..count).for_each(|_| sweep());
             batch();
@@ -150,41 +150,4 @@ fn noise(place: Place, train: usize, rest: usize) -> stemm::Result<stemm::data::
         Dataset::new(name, images, labels, 10)
     };
     stemm::data::Splits::new(&part("noise", train + rest)?, rest, 0, part("noise", rest)?)
-}
-
-/// Independent standard normal values on the device.
-fn normal(place: Place, shape: &[i64]) -> Tensor {
-    Tensor::randn(shape, (Kind::Float, place.device))
-}
-
-/// The products of one sweep over an MLP with three hidden layers: each hidden layer's weights in and out.
-fn sweep_products(place: Place, width: i64) -> impl FnMut() {
-    let (first, hidden) = (normal(place, &[width, 784]), normal(place, &[width, width]));
-    let last = normal(place, &[width, 10]);
-    move || {
-        let _guard = tch::no_grad_guard();
-        let mut sum = first.matmul(&first.tr());
-        for _ in 0..4 {
-            sum = hidden.matmul(&hidden.tr());
-        }
-        _ = std::hint::black_box((sum, last.matmul(&last.tr())));
-    }
-}
-
-/// A batch through the MLP, forward and backward.
-fn batch_pass(place: Place, width: i64) -> impl FnMut() {
-    let x = normal(place, &[BATCH as i64, 784]);
-    let y = Tensor::randint(10, [BATCH as i64], (Kind::Int64, place.device));
-    let shapes = [(width, 784), (width, width), (width, width), (10, width)];
-    let tensors = shapes.iter().flat_map(|&(out, input)| [normal(place, &[out, input]) / 20.0, normal(place, &[out])]);
-    let tensors: Vec<Tensor> = tensors.map(|tensor| tensor.set_requires_grad(true)).collect();
-    move || {
-        let mut hidden = x.shallow_clone();
-        for (layer, pair) in tensors.chunks(2).enumerate() {
-            hidden = hidden.linear(&pair[0], Some(&pair[1]));
-            hidden = if layer < 3 { hidden.relu() } else { hidden };
-        }
-        let loss = hidden.cross_entropy_for_logits(&y);
-        std::hint::black_box(Tensor::run_backward(&[loss], &tensors, false, false));
-    }
 }

@@ -3,40 +3,13 @@
 //! matrices; for a step of STE-MM also one forward and backward pass of a batch.
 
 use stemm::prelude::*;
-use stemm::tch;
 
-use super::analysis::logits;
 use super::measure::{Row, median, milliseconds, peak_mb, side_by_side};
-use super::{Outcome, images, mlp, normal, trained};
+use super::mlp::{batch_pass, mlp, sweep_products};
+use super::{Outcome, images, trained};
 
 const BATCH: usize = 256;
 const STEPS: usize = 40;
-
-/// The products of one sweep over an MLP with three hidden layers: each hidden layer's weights in and out.
-fn sweep_products(width: i64) -> impl FnMut() {
-    let (first, hidden) = (normal(&[width, 784]), normal(&[width, width]));
-    let last = normal(&[width, 10]);
-    move || {
-        let _guard = tch::no_grad_guard();
-        let mut sum = first.matmul(&first.tr());
-        for _ in 0..4 {
-            sum = hidden.matmul(&hidden.tr());
-        }
-        _ = std::hint::black_box((sum, last.matmul(&last.tr())));
-    }
-}
-
-/// A batch through the MLP, forward and backward.
-fn batch_pass(width: i64) -> impl FnMut() {
-    let (x, y) = (normal(&[BATCH as i64, 784]), Tensor::randint(10, [BATCH as i64], (Kind::Int64, Device::Cpu)));
-    let shapes = [(width, 784), (width, width), (width, width), (10, width)];
-    let tensors = shapes.iter().flat_map(|&(out, input)| [normal(&[out, input]) / 20.0, normal(&[out])]);
-    let tensors: Vec<Tensor> = tensors.map(|tensor| tensor.set_requires_grad(true)).collect();
-    move || {
-        let loss = logits(&tensors, &x).cross_entropy_for_logits(&y);
-        std::hint::black_box(Tensor::run_backward(&[loss], &tensors, false, false));
-    }
-}
 
 pub fn weight_matching() -> Outcome {
     matching("weight_matching", &[2])
@@ -52,7 +25,7 @@ fn matching(bench: &'static str, counts: &[usize]) -> Outcome {
     let matching = WeightMatching { progress: Progress::Silent, ..WeightMatching::default() };
     for &n in counts {
         matching.align(&models[..n], &data)?;
-        let mut sweep = sweep_products(512);
+        let mut sweep = sweep_products(512, Device::Cpu);
         let aligned = if n == 2 { 1 } else { n };
         let ours = || _ = std::hint::black_box(matching.align(&models[..n], &data));
         let floor = || (0..aligned).for_each(|_| sweep());
@@ -78,7 +51,7 @@ fn step(models: &[Model], data: &stemm::data::Splits, width: i64) -> stemm::Resu
     let n = models.len();
     let settings = |epochs| SteMm { epochs, progress: Progress::Silent, ..SteMm::default() };
     let peak_mb = peak_mb(|| _ = settings(1).align(models, data));
-    let (mut sweep, mut batch) = (sweep_products(width), batch_pass(width));
+    let (mut sweep, mut batch) = (sweep_products(width, Device::Cpu), batch_pass(width, BATCH, Device::Cpu));
     let mut floor = || {
         let time = milliseconds(|| {
             for _ in 0..STEPS {

@@ -4,19 +4,8 @@ use stemm::prelude::*;
 use stemm::tch;
 
 use super::measure::{Row, milliseconds, side_by_side};
-use super::{Outcome, images, mlp, trained};
-
-/// The MLP's logits, written out.
-pub fn logits(tensors: &[Tensor], x: &Tensor) -> Tensor {
-    let mut x = x.flatten(1, -1);
-    for (layer, pair) in tensors.chunks(2).enumerate() {
-        x = x.linear(&pair[0], Some(&pair[1]));
-        if layer < 3 {
-            x = x.relu();
-        }
-    }
-    x
-}
+use super::mlp::{logits, mlp};
+use super::{Outcome, images, trained};
 
 pub fn interpolation() -> Outcome {
     let data = images(256, 10_000)?;

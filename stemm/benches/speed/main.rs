@@ -8,13 +8,14 @@ mod analysis;
 mod assignment;
 mod growth;
 mod measure;
+#[path = "../shared/mlp.rs"]
+mod mlp;
 mod training;
 
 use std::error::Error;
 use std::process::Command;
 
 use stemm::prelude::*;
-use stemm::tch;
 
 pub type Outcome = Result<(), Box<dyn Error>>;
 
@@ -62,19 +63,7 @@ pub fn images(train: usize, test: usize) -> stemm::Result<stemm::data::Splits> {
     fashion_mnist("../data", Device::Cpu)?.take(train, test)
 }
 
-/// The MLP of the paper, with another width.
-pub fn mlp(width: i64) -> stemm::Result<Network> {
-    Network::mlp(&[784, width, width, width, 10])
-}
-
-/// Models with weights as training leaves them: two short epochs.
+/// Models with weights as training leaves them.
 pub fn trained(network: &Network, count: usize) -> stemm::Result<Vec<Model>> {
-    let seeds: Vec<u64> = (0..count as u64).collect();
-    let trainer = Trainer { epochs: 2, batch_size: 256, progress: Progress::Silent, ..Trainer::default() };
-    Ok(trainer.train(network, &images(10_000, 1_000)?, &seeds)?.models)
-}
-
-/// Independent standard normal values.
-pub fn normal(shape: &[i64]) -> tch::Tensor {
-    tch::Tensor::randn(shape, (tch::Kind::Float, tch::Device::Cpu))
+    mlp::trained(network, count, &images(10_000, 1_000)?)
 }

@@ -7,7 +7,8 @@ use stemm::prelude::*;
 use stemm::tch::{IndexOp, nn, nn::OptimizerConfig};
 
 use super::measure::{Row, median, milliseconds, side_by_side};
-use super::{Outcome, images, mlp};
+use super::mlp::mlp;
+use super::{Outcome, images};
 
 const IMAGES: usize = 20_480;
 const BATCH: usize = 512;

@@ -221,11 +221,8 @@ impl<'a> Matcher<'a> {
         let Some(target) = &self.target else { return Ok(None) };
         let Group { gain, solver, .. } = &mut self.groups[index];
         let gain = gain.matrix(self.spec, &self.model, target, &self.permutations)?.f_to_kind(Kind::Float)?;
-        if !self.on_device {
-            return Ok(Some(gain.f_contiguous()?));
-        }
         let settled = self.solver == Solver::WarmStarted && solver.permutation() == self.permutations.0[index];
-        if settled && solver.certifies(&gain)? {
+        if self.on_device && settled && solver.certifies(&gain)? {
             return Ok(None);
         }
         Ok(Some(gain.f_to_device(Device::Cpu)?.f_contiguous()?))

@@ -109,7 +109,6 @@ impl Network {
     /// Models that a device with so many free bytes can train side by side, with Adam, with batches of so many samples.
     pub(crate) fn most_models(&self, batch_size: usize, free_bytes: u64) -> Result<usize> {
         let (plan, _) = self.plan()?;
-        let values = |shape: &[i64]| shape.iter().map(|&side| side as f64).product::<f64>();
         // Weights, their gradients, two moments, and what is stacked from them or given back to each model.
         let own = 8.0 * self.tensor_shapes().iter().map(|(_, shape)| values(shape)).sum::<f64>();
         let outputs = plan.layers.iter().map(|layer| values(&layer.output.shape)).sum::<f64>();
@@ -121,7 +120,6 @@ impl Network {
     /// Samples that a pass can take at a time.
     pub(crate) fn most_samples(&self, memory: Memory) -> Result<usize> {
         let (plan, _) = self.plan()?;
-        let values = |shape: &[i64]| shape.iter().map(|&side| side as f64).product::<f64>();
         let input = values(self.input_shape());
         let outputs = || plan.layers.iter().map(|layer| values(&layer.output.shape));
         let (all, largest) = (outputs().sum::<f64>(), outputs().fold(input, f64::max));
@@ -133,6 +131,11 @@ impl Network {
         };
         Ok(((BATCH_BYTES / 4.0 / kept) as usize).max(1))
     }
+}
+
+/// The number of values of a shape.
+fn values(shape: &[i64]) -> f64 {
+    shape.iter().map(|&side| side as f64).product()
 }
 
 #[cfg(test)]

@@ -76,10 +76,12 @@ impl TrainingRun {
         let steps = data.train.batch_count(trainer.batch_size);
         let total = courses.len().saturating_mul(trainer.epochs).saturating_mul(steps);
         let mut task = trainer.progress.task(format!("training {} models", courses.len()), total);
-        let at_once = match (trainer.at_once, free_memory(data.train.device())) {
-            (Some(at_once), _) => at_once,
-            (None, Some(bytes)) => network.most_models(trainer.batch_size.min(data.train.len()), bytes)?.max(1),
-            (None, None) => 1,
+        let at_once = match trainer.at_once {
+            Some(at_once) => at_once,
+            None => match free_memory(data.train.device()) {
+                Some(bytes) => network.most_models(trainer.batch_size.min(data.train.len()), bytes)?.max(1),
+                None => 1,
+            },
         };
         for courses in courses.chunks_mut(at_once) {
             for course in courses.iter_mut().filter(|course| course.result.is_none()) {
