@@ -37,19 +37,21 @@ fn models_of_different_networks() {
 }
 
 #[test]
-fn nan_weights_are_named() {
+fn nan_and_infinite_weights_are_named() {
     let data = blobs(0, Device::Cpu).unwrap();
     let good = model(&[16, 8, 4], 0);
-    let spoilt = Params::new(
-        good.params.iter().map(|(name, tensor)| {
-            (name.to_owned(), if name == "layer2.weight" { tensor * f64::NAN } else { tensor.shallow_clone() })
-        }),
-        [],
-    );
-    let bad = Model { network: good.network.clone(), params: spoilt };
-    for aligner in aligners() {
-        let error = aligner.align(&[good.clone(), bad.clone()], &data).unwrap_err();
-        assert!(matches!(&error, Error::NonFinite { tensor, .. } if tensor == "layer2.weight"), "{error}");
+    for factor in [f64::NAN, f64::INFINITY] {
+        let spoilt = Params::new(
+            good.params.iter().map(|(name, tensor)| {
+                (name.to_owned(), if name == "layer2.weight" { tensor.abs() * factor } else { tensor.shallow_clone() })
+            }),
+            [],
+        );
+        let bad = Model { network: good.network.clone(), params: spoilt };
+        for aligner in aligners() {
+            let error = aligner.align(&[good.clone(), bad.clone()], &data).unwrap_err();
+            assert!(matches!(&error, Error::NonFinite { tensor, .. } if tensor == "layer2.weight"), "{error}");
+        }
     }
 }
 
