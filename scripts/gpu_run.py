@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -47,13 +48,43 @@ def limited(row: str, deadline: float, small: bool) -> dict:
     if left < 1:
         return {"not run": "no time was left"}
     start = time.monotonic()
-    try:
-        result = ours([row, *(["--small"] if small else [])], timeout=left)
-    except subprocess.TimeoutExpired:
-        return {"not finished": f"after {left:.0f} s"}
+    with Peak() as peak:
+        try:
+            result = ours([row, *(["--small"] if small else [])], timeout=left)
+        except subprocess.TimeoutExpired:
+            return {"not finished": f"after {left:.0f} s"}
     if result.returncode != 0:
         return {"failed": (result.stderr.strip() or f"status {result.returncode}")[-2000:]}
-    return json.loads(result.stdout.splitlines()[-1]) | {"row took (s)": round(time.monotonic() - start, 1)}
+    return json.loads(result.stdout.splitlines()[-1]) | peak.values() | {"row took (s)": round(time.monotonic() - start, 1)}
+
+
+class Peak:
+    """The most memory of the GPU that was in use at a time, besides what was in use before, looked at 20 times a second."""
+
+    def __enter__(self) -> "Peak":
+        self.before = self.most = self.used()
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self.watch)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.ended.set()
+        self.thread.join()
+
+    def watch(self) -> None:
+        while not self.ended.wait(0.05):
+            self.most = max(self.most, self.used())
+
+    @staticmethod
+    def used() -> int:
+        if not torch.cuda.is_available():
+            return 0
+        free, total = torch.cuda.mem_get_info()
+        return total - free
+
+    def values(self) -> dict:
+        return {"GPU memory (MB)": round((self.most - self.before) / 1e6)} if torch.cuda.is_available() else {}
 
 
 def pytorch(small: bool) -> dict:

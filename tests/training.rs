@@ -33,6 +33,25 @@ fn same_seed_same_bits_and_different_seeds_differ() {
 }
 
 #[test]
+fn seeds_spread_over_devices_give_the_models_of_one_device_in_their_order() {
+    let data = blobs(0, Device::Cpu).unwrap();
+    let seeds = [5, 6, 7, 8, 9];
+    let spread = Trainer { devices: vec![Device::Cpu; 3], ..trainer(2) };
+    let (one, several) =
+        (trainer(2).train(&network(), &data, &seeds).unwrap(), spread.train(&network(), &data, &seeds).unwrap());
+    assert_eq!(several.models.len(), 5);
+    assert!(one.models.iter().zip(&several.models).all(|(a, b)| equal_bits(a, b)));
+    let order =
+        |training: &Training| training.history.epochs.iter().map(|row| (row.seed, row.epoch)).collect::<Vec<_>>();
+    assert_eq!(order(&one), order(&several));
+    // More devices than seeds; an error on any of them.
+    let idle = Trainer { devices: vec![Device::Cpu; 3], ..trainer(1) };
+    assert_eq!(idle.train(&network(), &data, &[1, 2]).unwrap().models.len(), 2);
+    let too_fast = Trainer { learning_rate: 1e38, ..spread };
+    assert!(matches!(too_fast.train(&network(), &data, &seeds), Err(Error::NonFinite { .. })));
+}
+
+#[test]
 fn training_learns() {
     let data = blobs(0, Device::Cpu).unwrap();
     let training = trainer(20).train(&network(), &data, &[0]).unwrap();

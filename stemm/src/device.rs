@@ -47,7 +47,7 @@ impl Show for DeviceChoice {
     }
 }
 
-/// Finds the best device: the first CUDA device if libtorch can compute on it, else the CPU.
+/// Finds the best device: of several GPUs the one with the most free memory, if libtorch can compute on it; else the CPU.
 ///
 /// ```
 /// let choice = stemm::device();
@@ -55,11 +55,30 @@ impl Show for DeviceChoice {
 /// let x = tch::Tensor::zeros([2], (tch::Kind::Float, choice.into()));
 /// ```
 pub fn device() -> DeviceChoice {
-    static TRIED: OnceLock<Result<i64, String>> = OnceLock::new();
+    static TRIED: OnceLock<Result<(i64, i64), String>> = OnceLock::new();
     match TRIED.get_or_init(try_cuda) {
-        Ok(devices) => DeviceChoice { device: Device::Cuda(0), reason: format!("{devices} CUDA device(s) found") },
+        Ok((index, devices)) => {
+            let reason = match devices {
+                1 => "the only GPU".to_owned(),
+                _ => format!("of {devices} GPUs the one with the most free memory"),
+            };
+            DeviceChoice { device: Device::Cuda(*index as usize), reason }
+        }
         Err(reason) => DeviceChoice { device: Device::Cpu, reason: reason.clone() },
     }
+}
+
+/// All GPUs, for [`Trainer::devices`](crate::train::Trainer); empty where [`device`] is the CPU.
+pub fn cuda_devices() -> Vec<Device> {
+    match device().device {
+        Device::Cuda(_) => (0..Cuda::device_count() as usize).map(Device::Cuda).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The first of those devices that have the most free memory; what is not known counts as nothing.
+fn most_free(devices: i64, free: impl Fn(Device) -> Option<u64>) -> i64 {
+    (0..devices).rev().max_by_key(|&index| free(Device::Cuda(index as usize)).unwrap_or(0)).unwrap_or(0)
 }
 
 /// Lets cuDNN round the factors of convolutions to 10 bits (TF32) and look for the fastest algorithm at each new shape.
@@ -139,8 +158,8 @@ fn libraries() -> Result<&'static Library, String> {
     loaded.as_ref().map_err(String::clone)
 }
 
-/// The number of devices, if a product comes out right on the first.
-fn try_cuda() -> Result<i64, String> {
+/// The device with the most free memory and the number of them, if a product comes out right there.
+fn try_cuda() -> Result<(i64, i64), String> {
     let driver = libraries()?;
     // SAFETY: the signature of the driver's `CUresult cuInit(unsigned)`.
     let code = unsafe {
@@ -155,12 +174,14 @@ fn try_cuda() -> Result<i64, String> {
     if !Cuda::is_available() {
         return Err("a GPU is here, but libtorch does not find it: see what `nvidia-smi` says".to_owned());
     }
+    let devices = Cuda::device_count();
+    let index = if devices > 1 { most_free(devices, free_memory) } else { 0 };
     let product = || {
-        let ones = Tensor::f_ones([8, 8], (Kind::Float, Device::Cuda(0)))?;
+        let ones = Tensor::f_ones([8, 8], (Kind::Float, Device::Cuda(index as usize)))?;
         ones.f_matmul(&ones)?.f_sum(Kind::Float)?.f_double_value(&[])
     };
     match product() {
-        Ok(512.0) => Ok(Cuda::device_count()),
+        Ok(512.0) => Ok((index, devices)),
         Ok(sum) => Err(format!("the GPU computes wrongly: a sum of 512 is {sum}")),
         Err(error) => {
             let text = error.to_string();
@@ -180,4 +201,23 @@ pub(crate) fn free_memory(device: Device) -> Option<u64> {
         driver.get::<extern "C" fn(*mut usize, *mut usize) -> c_int>(b"cuMemGetInfo_v2").ok()?(&mut free, &mut total)
     };
     (code == 0).then_some(free as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_gpus_the_first_with_the_most_free_memory_is_taken() {
+        let free = |bytes: &'static [Option<u64>]| {
+            most_free(bytes.len() as i64, |device| match device {
+                Device::Cuda(index) => bytes[index],
+                _ => None,
+            })
+        };
+        assert_eq!(free(&[Some(5)]), 0);
+        assert_eq!(free(&[Some(5), Some(9), Some(9), Some(1)]), 1);
+        assert_eq!(free(&[None, Some(1)]), 1);
+        assert_eq!(free(&[None, None]), 0);
+    }
 }

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use polars::prelude::DataFrame;
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::data::Dataset;
 use crate::error::{Error, Result};
@@ -76,17 +76,16 @@ pub(crate) fn losses_and_accuracies(
     data: &Dataset,
 ) -> Result<Vec<(f64, f64)>> {
     let _guard = tch::no_grad_guard();
-    let mut tallies = Tally::each(models);
+    let mut tally = Tally::default();
     let pass = Pass { models: models as i64, ..Pass::new(Mode::Eval) };
     for batch in network.chunks(data, Memory::Forward, usize::MAX)? {
         let (x, y) = batch?;
         let copies = (0..models).map(|_| (x.shallow_clone(), y.shallow_clone()));
         let (x, y) = beside(&copies.collect::<Vec<_>>())?;
         let logits = network.run(params, &x, &pass)?;
-        let losses = Vec::<f64>::try_from(losses(&logits, &y, models, 0.0)?.f_to_kind(Kind::Double)?)?;
-        add_batch(&mut tallies, &losses, &logits, &y)?;
+        tally.add(&losses(&logits, &y, models, 0.0)?, &logits, &y)?;
     }
-    Ok(tallies.iter().map(|tally| (tally.mean_loss(), tally.accuracy())).collect())
+    Ok((0..models).map(|model| (tally.mean_loss(model), tally.accuracy(model))).collect())
 }
 
 /// Batches for models side by side: `x: [batch, models * values]`, `y: [batch, models]`; a single one stays as it is.
@@ -102,7 +101,7 @@ pub(crate) fn beside(batches: &[(Tensor, Tensor)]) -> Result<(Tensor, Tensor)> {
 /// Loss and accuracy of an ensemble: the mean of the networks' probabilities.
 pub(crate) fn ensemble_loss_and_accuracy(network: &Network, sets: &[&Params], data: &Dataset) -> Result<(f64, f64)> {
     let _guard = tch::no_grad_guard();
-    let mut tallies = Tally::each(1);
+    let mut tally = Tally::default();
     for batch in network.chunks(data, Memory::Forward, usize::MAX)? {
         let (x, y) = batch?;
         let each =
@@ -111,10 +110,10 @@ pub(crate) fn ensemble_loss_and_accuracy(network: &Network, sets: &[&Params], da
         // log (Σ p_i / n) from logarithms: probabilities themselves vanish where a network is sure.
         let together = Tensor::f_stack(&each, 0)?.f_logsumexp([0i64].as_slice(), false)?;
         let together = together.f_sub_scalar((sets.len() as f64).ln())?;
-        let loss = together.f_nll_loss::<Tensor>(&y, None, tch::Reduction::Mean, -100)?.f_double_value(&[])?;
-        add_batch(&mut tallies, &[loss], &together, &y)?;
+        let loss = together.f_nll_loss::<Tensor>(&y, None, tch::Reduction::Mean, -100)?;
+        tally.add(&loss.f_view([1])?, &together, &y)?;
     }
-    Ok((tallies[0].mean_loss(), tallies[0].accuracy()))
+    Ok((tally.mean_loss(0), tally.accuracy(0)))
 }
 
 /// Orders losses, NaN above all others: what could not be measured is never the best.
@@ -127,18 +126,28 @@ pub(crate) fn highest(losses: impl Iterator<Item = f64>) -> f64 {
     losses.max_by(|&a, &b| by_loss(a, b)).unwrap_or(f64::NEG_INFINITY)
 }
 
-/// Running sums of loss and right answers over batches.
-#[derive(Clone, Default)]
+/// Running sums of loss and right answers over batches, of models side by side. They stay on their device until somebody
+/// asks: to read them at each step would stall a GPU.
+#[derive(Default)]
 pub(crate) struct Tally {
-    loss: f64,
-    correct: f64,
-    samples: usize,
+    /// Sums over the samples so far, `[models]` each, in f64.
+    sums: Option<Sums>,
+    samples: i64,
+    batches: usize,
 }
 
+struct Sums {
+    loss: Tensor,
+    correct: Tensor,
+}
+
+/// On a GPU so many batches pass before anybody looks whether the loss is still finite.
+const LOOKED_AT_EVERY: usize = 16;
+
 /// Loss of a batch for each of the models side by side, and the gradients for the leaves `params`; an error if a loss is
-/// not finite. The sums of the models' tallies go up by the batch.
+/// not finite, on a GPU at the latest after some more batches. The sums of the tally go up by the batch.
 pub(crate) fn backward(
-    tallies: &mut [Tally],
+    tally: &mut Tally,
     network: &Network,
     params: &Params,
     (x, y): (&Tensor, &Tensor),
@@ -149,14 +158,13 @@ pub(crate) fn backward(
         return Err(Error::Empty { what: "the set of parameters".into() });
     }
     let logits = network.run(params, x, pass)?;
-    let losses = losses(&logits, y, tallies.len(), label_smoothing)?;
+    let losses = losses(&logits, y, pass.models as usize, label_smoothing)?;
     // A model's parameters move its own loss only: the gradient of the sum is each one's gradient.
     let gradients = Tensor::f_run_backward(&[&losses.f_sum(None)?], params.tensors(), false, false)?;
-    let losses = Vec::<f64>::try_from(losses.f_detach()?.f_to_kind(Kind::Double)?)?;
-    if !losses.iter().all(|loss| loss.is_finite()) {
-        return Err(Error::NonFinite { tensor: "the loss of a batch".into(), hint: crate::error::RETRAIN });
+    tally.add(&losses.f_detach()?, &logits.f_detach()?, y)?;
+    if losses.device() == Device::Cpu || tally.batches.is_multiple_of(LOOKED_AT_EVERY) {
+        tally.check_finite()?;
     }
-    add_batch(tallies, &losses, &logits, y)?;
     Ok(gradients)
 }
 
@@ -172,35 +180,49 @@ fn losses(logits: &Tensor, y: &Tensor, models: usize, label_smoothing: f64) -> R
     Ok(each.f_view([-1, models])?.f_mean_dim([0i64].as_slice(), false, each.kind())?)
 }
 
-/// Adds a batch to the tally of each model by its mean losses and logits.
-fn add_batch(tallies: &mut [Tally], losses: &[f64], logits: &Tensor, y: &Tensor) -> Result<()> {
-    let (samples, models) = (y.size()[0], tallies.len() as i64);
-    let answers = logits.f_reshape([samples, models, -1])?.f_argmax(-1, false)?;
-    let right = answers.f_eq_tensor(&y.f_view([samples, models])?)?;
-    let right = Vec::<f64>::try_from(right.f_sum_dim_intlist([0i64].as_slice(), false, Kind::Double)?)?;
-    for ((tally, loss), right) in tallies.iter_mut().zip(losses).zip(right) {
-        tally.loss += loss * samples as f64;
-        // What answers NaN has not answered, though the largest of its outputs has a place.
-        tally.correct += if loss.is_nan() { f64::NAN } else { right };
-        tally.samples += samples as usize;
-    }
-    Ok(())
-}
-
 impl Tally {
-    /// An empty one for each of so many models.
-    pub(crate) fn each(models: usize) -> Vec<Tally> {
-        vec![Tally::default(); models]
+    /// Adds a batch by the models' mean losses, `[models]`, and logits, `[samples, models * classes]`.
+    fn add(&mut self, losses: &Tensor, logits: &Tensor, y: &Tensor) -> Result<()> {
+        let (samples, models) = (y.size()[0], losses.size()[0]);
+        let losses = losses.f_to_kind(Kind::Double)?;
+        let answers = logits.f_reshape([samples, models, -1])?.f_argmax(-1, false)?;
+        let right = answers.f_eq_tensor(&y.f_view([samples, models])?)?;
+        let right = right.f_sum_dim_intlist([0i64].as_slice(), false, Kind::Double)?;
+        // What answers NaN has not answered, though the largest of its outputs has a place.
+        let right = losses.f_where_self(&losses.f_isnan()?, &right)?;
+        let losses = losses.f_mul_scalar(samples)?;
+        self.sums = Some(match &self.sums {
+            None => Sums { loss: losses, correct: right },
+            Some(sums) => Sums { loss: sums.loss.f_add(&losses)?, correct: sums.correct.f_add(&right)? },
+        });
+        self.samples += samples;
+        self.batches += 1;
+        Ok(())
     }
 
-    /// Mean loss a sample, in nats.
-    pub(crate) fn mean_loss(&self) -> f64 {
-        self.loss / self.samples.max(1) as f64
+    /// An error if a loss so far was not finite.
+    pub(crate) fn check_finite(&self) -> Result<()> {
+        match &self.sums {
+            Some(sums) if !crate::data::all_finite(&sums.loss)? => {
+                Err(Error::NonFinite { tensor: "the loss of a batch".into(), hint: crate::error::RETRAIN })
+            }
+            _ => Ok(()),
+        }
     }
 
-    /// Share of right answers.
-    pub(crate) fn accuracy(&self) -> f64 {
-        self.correct / self.samples.max(1) as f64
+    /// A model's mean loss a sample, in nats; NaN if there was none.
+    pub(crate) fn mean_loss(&self, model: usize) -> f64 {
+        self.mean(|sums| &sums.loss, model)
+    }
+
+    /// A model's share of right answers.
+    pub(crate) fn accuracy(&self, model: usize) -> f64 {
+        self.mean(|sums| &sums.correct, model)
+    }
+
+    fn mean(&self, sum: fn(&Sums) -> &Tensor, model: usize) -> f64 {
+        let sum = self.sums.as_ref().and_then(|sums| sum(sums).f_double_value(&[model as i64]).ok());
+        sum.unwrap_or(f64::NAN) / self.samples as f64
     }
 }
 
@@ -213,7 +235,24 @@ pub(crate) fn cross_entropy(logits: &Tensor, labels: &Tensor, smoothing: f64) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::Device;
+
+    #[test]
+    fn a_loss_that_is_not_finite_is_found_however_late_it_is_looked_for() -> Result<()> {
+        let (logits, y) =
+            (Tensor::zeros([4, 6], (Kind::Float, Device::Cpu)), Tensor::zeros([4, 2], (Kind::Int64, Device::Cpu)));
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut tally = Tally::default();
+            tally.add(&Tensor::from_slice(&[1.0f32, 3.0]), &logits, &y)?;
+            tally.check_finite()?;
+            assert_eq!((tally.mean_loss(1), tally.accuracy(1)), (3.0, 1.0));
+            tally.add(&Tensor::from_slice(&[1.0, bad]), &logits, &y)?;
+            tally.add(&Tensor::from_slice(&[1.0f32, 3.0]), &logits, &y)?;
+            assert!(matches!(tally.check_finite(), Err(Error::NonFinite { .. })));
+            assert_eq!((tally.mean_loss(0), tally.accuracy(0)), (1.0, 1.0));
+            assert_eq!(tally.accuracy(1).is_nan(), bad.is_nan()); // what answers NaN has not answered
+        }
+        Ok(())
+    }
 
     #[test]
     fn losses_side_by_side_are_those_one_by_one_for_more_classes_than_a_hundred() -> Result<()> {

@@ -44,7 +44,7 @@ mod slice;
 pub mod train;
 mod workers;
 
-pub use device::{DeviceChoice, device, fast_convolutions};
+pub use device::{DeviceChoice, cuda_devices, device, fast_convolutions};
 pub use error::{Error, Result};
 pub use evaluate::Evaluation;
 pub use notebook::{LazyDisplay, NotebookDisplay, Shown, clear_output, interrupted, show};
@@ -78,8 +78,8 @@ pub mod prelude {
     };
     pub use crate::train::{Choice, Optimiser, Precision, Schedule, Trainer, Training, TrainingRun};
     pub use crate::{
-        Evaluation, LazyDisplay, NotebookDisplay, Progress, Recipe, Shown, clear_output, device, fast_convolutions,
-        interrupted, show,
+        Evaluation, LazyDisplay, NotebookDisplay, Progress, Recipe, Shown, clear_output, cuda_devices, device,
+        fast_convolutions, interrupted, show,
     };
     pub use polars::prelude::{DataFrame, IntoLazy, col, lit};
     pub use tch::{Device, Kind, Tensor};

@@ -18,7 +18,8 @@ pub(crate) fn values_mut(tensor: &mut Tensor) -> Option<&mut [f32]> {
     is_plain(tensor).then(|| unsafe { std::slice::from_raw_parts_mut(tensor.data_ptr().cast::<f32>(), tensor.numel()) })
 }
 
-fn is_plain(tensor: &Tensor) -> bool {
+/// Whether a tensor has such values.
+pub(crate) fn is_plain(tensor: &Tensor) -> bool {
     tensor.device() == Device::Cpu && tensor.kind() == Kind::Float && tensor.is_contiguous() && tensor.numel() > 0
 }
 

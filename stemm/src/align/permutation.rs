@@ -1,7 +1,9 @@
 //! Permutations of units: a checked bijection, a set with one of them a group, and what they do to parameters.
 
+use std::sync::{Mutex, PoisonError};
+
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::{Device, Kind, Tensor};
 
 use crate::error::{Error, Result};
 use crate::network::{AxisSegment, Params, PermutationSpec};
@@ -10,7 +12,27 @@ use crate::slice;
 /// A bijection of `0..n`: unit `i` of the permuted layer is unit `p[i]` of the original.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Vec<i64>", into = "Vec<i64>")]
-pub struct Permutation(Vec<i64>);
+pub struct Permutation(Vec<i64>, OnDevice);
+
+/// The indices on the GPU where they were needed last: they are uploaded once, not for each tensor and axis.
+#[derive(Debug, Default)]
+struct OnDevice(Mutex<Option<Tensor>>);
+
+impl Clone for OnDevice {
+    fn clone(&self) -> OnDevice {
+        let cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        OnDevice(Mutex::new(cached.as_ref().map(Tensor::shallow_clone)))
+    }
+}
+
+impl PartialEq for OnDevice {
+    /// What is only kept to save time does not count.
+    fn eq(&self, _: &OnDevice) -> bool {
+        true
+    }
+}
+
+impl Eq for OnDevice {}
 
 impl Permutation {
     /// Checks that each index of `0..n` occurs once.
@@ -26,12 +48,12 @@ impl Permutation {
                 }
             }
         }
-        Ok(Permutation(indices))
+        Ok(Permutation::trusted(indices))
     }
 
     /// The permutation that changes nothing.
     pub fn identity(n: usize) -> Permutation {
-        Permutation((0..n as i64).collect())
+        Permutation::trusted((0..n as i64).collect())
     }
 
     /// The indices.
@@ -55,7 +77,7 @@ impl Permutation {
             let reason = format!("one has {} units, the other {}", self.len(), next.len());
             return Err(Error::Permutation { reason });
         }
-        Ok(Permutation(next.0.iter().map(|&index| self.0[index as usize]).collect()))
+        Ok(Permutation::trusted(next.0.iter().map(|&index| self.0[index as usize]).collect()))
     }
 
     /// The permutation that undoes this one.
@@ -64,7 +86,7 @@ impl Permutation {
         for (position, &index) in (0..).zip(&self.0) {
             inverse[index as usize] = position;
         }
-        Permutation(inverse)
+        Permutation::trusted(inverse)
     }
 
     /// Number of units that stay where they are.
@@ -85,7 +107,22 @@ impl Permutation {
 
     /// Takes an assignment that the solver made: a bijection by construction.
     pub(crate) fn from_assignment(columns: impl Iterator<Item = usize>) -> Permutation {
-        Permutation(columns.map(|column| column as i64).collect())
+        Permutation::trusted(columns.map(|column| column as i64).collect())
+    }
+
+    /// Takes indices that are known to be a bijection.
+    fn trusted(indices: Vec<i64>) -> Permutation {
+        Permutation(indices, OnDevice::default())
+    }
+
+    /// The indices as a tensor on a device.
+    fn on(&self, device: Device) -> Result<Tensor> {
+        let mut cached = self.1.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(tensor) = cached.as_ref().filter(|tensor| tensor.device() == device) {
+            return Ok(tensor.shallow_clone());
+        }
+        let tensor = Tensor::f_from_slice(&self.0)?.f_to_device(device)?;
+        Ok(cached.insert(tensor).shallow_clone())
     }
 }
 
@@ -140,9 +177,13 @@ impl Permutations {
         except: Option<usize>,
     ) -> Result<Tensor> {
         let mut permuted = tensor.shallow_clone();
-        for (axis, segments) in axes.iter().enumerate() {
-            if let (true, Some(index)) = (except != Some(axis), self.index(segments)) {
-                permuted = slice::select(&permuted, axis, &index)?;
+        for (axis, segments) in axes.iter().enumerate().filter(|(axis, _)| except != Some(*axis)) {
+            if tensor.device() == Device::Cpu {
+                if let Some(index) = self.index(segments) {
+                    permuted = slice::select(&permuted, axis, &index)?;
+                }
+            } else if let Some(index) = self.index_on(tensor.device(), segments)? {
+                permuted = permuted.f_index_select(axis as i64, &index)?;
             }
         }
         Ok(permuted)
@@ -156,8 +197,9 @@ impl Permutations {
         tensor: &Tensor,
         weight: f64,
     ) -> Result<()> {
-        let index: Vec<Option<Vec<i64>>> = axes.iter().map(|segments| self.index(segments)).collect();
-        if slice::add_selected(sum, tensor, &index, weight as f32).is_none() {
+        let on_cpu = tensor.device() == Device::Cpu;
+        let index = || axes.iter().map(|segments| self.index(segments)).collect::<Vec<_>>();
+        if !on_cpu || slice::add_selected(sum, tensor, &index(), weight as f32).is_none() {
             let _ = sum.f_add_(&self.apply_to_tensor(axes, tensor, None)?.f_mul_scalar(weight)?)?;
         }
         Ok(())
@@ -181,6 +223,28 @@ impl Permutations {
         }
         Some(index)
     }
+
+    /// The same as a tensor on a device, made there from the groups' indices.
+    fn index_on(&self, device: Device, segments: &[AxisSegment]) -> Result<Option<Tensor>> {
+        if segments.iter().all(|segment| segment.group.is_none()) {
+            return Ok(None);
+        }
+        let integers = (Kind::Int64, device);
+        let (mut start, mut parts) = (0, Vec::new());
+        for &AxisSegment { group, units, block } in segments {
+            let end = start + units * block;
+            parts.push(match group {
+                None => Tensor::f_arange_start(start, end, integers)?,
+                Some(group) if (start, block) == (0, 1) => self.0[group].on(device)?,
+                Some(group) => {
+                    let first = self.0[group].on(device)?.f_mul_scalar(block)?.f_unsqueeze(1)?;
+                    first.f_add(&Tensor::f_arange_start(start, start + block, integers)?)?.f_view([-1])?
+                }
+            });
+            start = end;
+        }
+        Ok(Some(if parts.len() == 1 { parts.remove(0) } else { Tensor::f_cat(&parts, 0)? }))
+    }
 }
 
 #[cfg(test)]
@@ -203,7 +267,7 @@ mod tests {
     fn json_is_the_list_and_what_is_no_permutation_is_refused() {
         assert!(serde_json::from_str::<Permutation>("[1,0]").is_ok());
         assert!(serde_json::from_str::<Permutation>("[1,1]").is_err());
-        assert_eq!(serde_json::to_string(&Permutation(vec![2, 0, 1])).unwrap(), "[2,0,1]");
+        assert_eq!(serde_json::to_string(&Permutation::trusted(vec![2, 0, 1])).unwrap(), "[2,0,1]");
     }
 
     #[test]
@@ -212,7 +276,26 @@ mod tests {
         let segment = |group, units, block| AxisSegment { group, units, block };
         let axis = vec![segment(None, 2, 3), segment(Some(0), 2, 2), segment(Some(0), 2, 1)];
         let tensor = Tensor::from_slice(&[0i64, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
-        let moved = Permutations(vec![swap]).apply_to_tensor(&[axis], &tensor, None).unwrap();
+        let swap = Permutations(vec![swap]);
+        let moved = swap.apply_to_tensor(std::slice::from_ref(&axis), &tensor, None).unwrap();
         assert_eq!(Vec::<i64>::try_from(moved).unwrap(), [0, 1, 2, 3, 4, 5, 8, 9, 6, 7, 11, 10]);
+        // What a GPU would be given, made anew and from what is kept.
+        for _ in 0..2 {
+            let index = swap.index_on(Device::Cpu, &axis).unwrap().unwrap();
+            assert_eq!(Vec::<i64>::try_from(index).ok(), swap.index(&axis));
+        }
+        let plain = [segment(Some(0), 2, 1)];
+        let index = swap.index_on(Device::Cpu, &plain).unwrap().unwrap();
+        assert_eq!(Vec::<i64>::try_from(index).unwrap(), [1, 0]);
+        assert!(swap.index_on(Device::Cpu, &[segment(None, 2, 1)]).unwrap().is_none());
+    }
+
+    #[test]
+    fn indices_on_a_device_are_uploaded_once_and_copies_share_them() {
+        let own = Permutation::new(vec![2, 0, 1]).unwrap();
+        let address = |permutation: &Permutation| permutation.on(Device::Cpu).unwrap().data_ptr();
+        let first = address(&own);
+        assert!(address(&own) == first && address(&own.clone()) == first);
+        assert_ne!(address(&own.inverse()), first);
     }
 }

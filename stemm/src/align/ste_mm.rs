@@ -129,7 +129,7 @@ impl Aligner for SteMm {
         for epoch in 0..self.epochs {
             let epoch_start = Instant::now();
             let mut report = Report::default();
-            let mut tally = [Tally::default()];
+            let mut tally = Tally::default();
             for batch in network.batches(&data.train, self.batch_size, Order::Shuffled { seed: self.seed, epoch })? {
                 let (x, y) = batch?;
                 let fits = workers.map(&mut followers, |follower| {
@@ -148,8 +148,9 @@ impl Aligner for SteMm {
                     follower.optimiser.step(&follower.weights, &gradients, lambda, self.learning_rate)?;
                 }
                 step += 1;
-                task.step(|| format!("epoch {}, loss of the mixtures {:.4}", epoch + 1, tally[0].mean_loss()))?;
+                task.step(|| format!("epoch {}, loss of the mixtures {:.4}", epoch + 1, tally.mean_loss(0)))?;
             }
+            tally.check_finite()?;
             let midpoint = vec![1.0 / models.len() as f64; models.len()];
             let merged = mixture(reference, &followers, &midpoint)?;
             let merged = with_batch_statistics(network, &merged, &for_statistics)?;
@@ -160,8 +161,8 @@ impl Aligner for SteMm {
                 chosen.extend(followers.iter().map(|follower| follower.matcher.permutations().clone()));
             }
             history.push(Record {
-                mixture_loss: Some(tally[0].mean_loss()),
-                mixture_accuracy: Some(tally[0].accuracy()),
+                mixture_loss: Some(tally.mean_loss(0)),
+                mixture_accuracy: Some(tally.accuracy(0)),
                 merged_loss: Some(merged_loss),
                 merged_accuracy: Some(merged_accuracy),
                 seconds: epoch_start.elapsed().as_secs_f64(),
@@ -255,7 +256,7 @@ mod tests {
         };
         let followers = [follower(&sets[1])?, follower(&sets[2])?];
         let ours = mixture(&sets[0], &followers, &lambda)?.leaves()?;
-        let ours = backward(&mut [Tally::default()], &network, &ours, (&x, &y), &pass, 0.0)?;
+        let ours = backward(&mut Tally::default(), &network, &ours, (&x, &y), &pass, 0.0)?;
         for i in 1..3 {
             for (w, gradient) in trainable[i].tensors().iter().zip(&ours) {
                 let error = (w.grad() - gradient * lambda[i]).abs().max().double_value(&[]);

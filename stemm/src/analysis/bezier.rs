@@ -89,7 +89,7 @@ impl Bezier {
         let mut task = self.progress.task(format!("curve {label}"), steps);
         let mut step = 0;
         for epoch in 0..self.epochs {
-            let mut tally = [Tally::default()];
+            let mut tally = Tally::default();
             for batch in network.batches(&data.train, self.batch_size, Order::Shuffled { seed: self.seed, epoch })? {
                 let (x, y) = batch?;
                 let [a, c, b] = weights(rng.random());
@@ -100,8 +100,9 @@ impl Bezier {
                 // dφ/dθ_c = 2 t (1-t)
                 optimiser.step(&control, &gradients, c, self.learning_rate)?;
                 step += 1;
-                task.step(|| format!("epoch {}, loss on the curve {:.4}", epoch + 1, tally[0].mean_loss()))?;
+                task.step(|| format!("epoch {}, loss on the curve {:.4}", epoch + 1, tally.mean_loss(0)))?;
             }
+            tally.check_finite()?;
         }
         let control = Model { network: network.clone(), params: control };
         let sets = [first.clone(), control, last.clone()];

@@ -240,8 +240,7 @@ fn difference(a: &Params, b: &Params) -> Result<Params> {
 
 /// A normal random direction whose filters (the first axis) have the lengths of the tensor's.
 fn filter_normalised(rng: &mut impl rand::Rng, tensor: &Tensor) -> Result<Tensor> {
-    let normal = normal(&tensor.size(), rng)?;
-    let normal = normal.f_to_kind(tensor.kind())?.f_to_device(tensor.device())?;
+    let normal = normal(&tensor.size(), rng, tensor.device())?.f_to_kind(tensor.kind())?;
     let length = |values: &Tensor| -> Result<Tensor> {
         let mut shape = vec![1; tensor.dim()];
         shape[0] = -1;

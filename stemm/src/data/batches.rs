@@ -55,7 +55,7 @@ impl Dataset {
             Order::Shuffled { seed, epoch } => {
                 let mut order: Vec<i64> = (0..n as i64).collect();
                 order.shuffle(&mut rng(seed, Purpose::Shuffle(epoch)));
-                let views = self.augmentation.draw(n, &mut rng(seed, Purpose::Augmentation(epoch)));
+                let views = self.augmentation.draw(n, &mut rng(seed, Purpose::Augmentation(epoch)), self.device())?;
                 (Some(Tensor::from_slice(&order).f_to_device(self.device())?), views)
             }
         };
@@ -69,7 +69,7 @@ impl Dataset {
                 }
             };
             if let Some(views) = &views {
-                images = self.augmentation.apply(&images, &views[start..start + len])?;
+                images = self.augmentation.apply(&images, &views.f_narrow(0, from, count)?)?;
             }
             if let Some(normalisation) = &self.normalisation {
                 images = normalisation.apply(&images)?;

@@ -20,32 +20,34 @@ impl Augmentation {
     /// The paper's for CIFAR-10: random flip, and random crop with a padding of 4.
     pub const CIFAR: Augmentation = Augmentation { flip: true, crop_padding: 4 };
 
-    /// How each of `n` images is seen in an epoch, or `None` if nothing is to be done.
-    pub(super) fn draw(self, n: usize, rng: &mut ChaCha8Rng) -> Option<Vec<View>> {
+    /// How each of `n` images is seen in an epoch, or `None` if nothing is to be done: `[n, 3]` on the device, a row an image,
+    /// with the first row and column that are cut out, and 1 where it is mirrored.
+    pub(super) fn draw(self, n: usize, rng: &mut ChaCha8Rng, device: Device) -> Result<Option<Tensor>> {
+        if self == Augmentation::default() {
+            return Ok(None);
+        }
         let places = 2 * self.crop_padding as i64;
-        let view = |rng: &mut ChaCha8Rng| View {
-            down: rng.random_range(0..=places),
-            right: rng.random_range(0..=places),
-            flipped: self.flip && rng.random(),
-        };
-        (self != Augmentation::default()).then(|| (0..n).map(|_| view(rng)).collect())
+        let mut views: Vec<i64> = Vec::with_capacity(3 * n);
+        for _ in 0..n {
+            views.extend([rng.random_range(0..=places), rng.random_range(0..=places)]);
+            views.push(i64::from(self.flip && rng.random()));
+        }
+        Ok(Some(Tensor::f_from_slice(&views)?.f_view([n as i64, 3])?.f_to_device(device)?))
     }
 
-    /// The images as seen: one gather on the device for all of them.
-    pub(super) fn apply(self, images: &Tensor, views: &[View]) -> Result<Tensor> {
+    /// The images as seen, `views` with a row for each: one gather on the device for all of them.
+    pub(super) fn apply(self, images: &Tensor, views: &Tensor) -> Result<Tensor> {
         let size = images.size();
         let &[n, channels, height, width] = size.as_slice() else { return Ok(images.shallow_clone()) };
         let padding = self.crop_padding as i64;
         let padded = images.f_constant_pad_nd([padding; 4])?;
         let row = width + 2 * padding;
         let device = images.device();
-        let column = |values: Vec<i64>| -> Result<Tensor> {
-            Ok(Tensor::f_from_slice(&values)?.f_view([n, 1, 1])?.f_to_device(device)?)
-        };
-        let down = column(views.iter().map(|view| view.down).collect())?;
+        let column = |index: i64| Ok::<_, Error>(views.f_select(1, index)?.f_view([n, 1, 1])?);
+        let (down, right, flipped) = (column(0)?, column(1)?, column(2)?);
         // A mirrored image is read from its last column backwards.
-        let first = column(views.iter().map(|v| if v.flipped { v.right + width - 1 } else { v.right }).collect())?;
-        let step = column(views.iter().map(|view| if view.flipped { -1 } else { 1 }).collect())?;
+        let first = right.f_add(&flipped.f_mul_scalar(width - 1)?)?;
+        let step = flipped.f_mul_scalar(-2)?.f_add_scalar(1)?;
         let positions =
             |count, shape: [i64; 3]| Tensor::f_arange(count, (Kind::Int64, device)).and_then(|t| t.f_view(shape));
         let rows = down.f_add(&positions(height, [1, height, 1])?)?.f_mul_scalar(row)?;
@@ -58,13 +60,6 @@ impl Augmentation {
 
 /// Pixels along a side, or added to it, at most.
 const LARGEST_SIDE: usize = 1 << 14;
-
-/// How one image is cut and mirrored.
-pub(super) struct View {
-    down: i64,
-    right: i64,
-    flipped: bool,
-}
 
 /// `(x - mean) / std` for each channel.
 #[derive(Debug)]
@@ -216,23 +211,25 @@ mod tests {
     }
 
     /// Oracle: pads, cuts and mirrors one image by slices.
-    fn seen(image: &Tensor, padding: i64, view: &View) -> Tensor {
-        let cut = image.constant_pad_nd([padding; 4]).narrow(1, view.down, 3).narrow(2, view.right, 3);
-        if view.flipped { cut.flip([2]) } else { cut }
+    fn seen(image: &Tensor, padding: i64, view: &[i64]) -> Tensor {
+        let cut = image.constant_pad_nd([padding; 4]).narrow(1, view[0], 3).narrow(2, view[1], 3);
+        if view[2] == 1 { cut.flip([2]) } else { cut }
     }
 
     #[test]
     fn augmentation_cuts_and_mirrors_each_image_on_its_own() -> Result<()> {
         let data = images(40);
         let augmentation = Augmentation { flip: true, crop_padding: 2 };
-        let views = augmentation.draw(40, &mut crate::rng::rng(0, crate::rng::Purpose::Augmentation(0))).unwrap();
-        let found = augmentation.apply(data.images(), &views)?;
+        let mut rng = crate::rng::rng(0, crate::rng::Purpose::Augmentation(0));
+        let drawn = augmentation.draw(40, &mut rng, Device::Cpu)?.unwrap();
+        let views: Vec<Vec<i64>> = Vec::try_from(&drawn)?;
+        let found = augmentation.apply(data.images(), &drawn)?;
         for (index, view) in views.iter().enumerate() {
             assert_eq!(found.get(index as i64), seen(&data.images().get(index as i64), 2, view), "image {index}");
         }
-        let flipped = views.iter().filter(|view| view.flipped).count();
+        let flipped = views.iter().filter(|view| view[2] == 1).count();
         assert!((8..32).contains(&flipped), "{flipped} of 40");
-        assert!(views.iter().any(|view| view.down == 0) && views.iter().any(|view| view.down == 4));
+        assert!(views.iter().any(|view| view[0] == 0) && views.iter().any(|view| view[0] == 4));
         Ok(())
     }
 

@@ -1,5 +1,7 @@
 //! Training, held-out and test data together.
 
+use tch::Device;
+
 use super::{Augmentation, Dataset};
 use crate::error::{Error, Result};
 use crate::frame::{column, frame};
@@ -99,6 +101,12 @@ impl Splits {
 
     fn map(&self, f: impl Fn(&Dataset) -> Result<Dataset>) -> Result<Splits> {
         Ok(Splits { train: f(&self.train)?, held_out: f(&self.held_out)?, test: f(&self.test)? })
+    }
+
+    /// All parts on a device; those that are there already are not copied.
+    pub fn to_device(&self, device: impl Into<Device>) -> Result<Splits> {
+        let device = device.into();
+        self.map(|part| part.to_device(device))
     }
 
     /// All parts fitted to an input shape ([`Dataset::fit_to`]).

@@ -38,7 +38,7 @@ pub use linear::Linear;
 pub use model::Model;
 pub(crate) use model::check_models;
 pub use params::Params;
-pub(crate) use params::{dot, squared_distance};
+pub(crate) use params::{dot, flat, squared_distance};
 pub use pool::{AdaptiveAvgPool2d, AvgPool2d, MaxPool2d};
 pub use sequence::Sequence;
 pub(crate) use spec::Member;

@@ -200,6 +200,15 @@ impl Params {
     }
 }
 
+/// All tensors as one vector, a copy.
+pub(crate) fn flat(tensors: &[Tensor]) -> Result<Tensor> {
+    if tensors.is_empty() {
+        return Err(Error::Empty { what: "the set of parameters".into() });
+    }
+    let parts: Vec<Tensor> = tensors.iter().map(|tensor| Ok(tensor.f_reshape([-1])?)).collect::<Result<_>>()?;
+    Ok(Tensor::f_cat(&parts, 0)?)
+}
+
 /// `<a, b>` of two tensors, multiplied and summed in f64.
 pub(crate) fn dot(a: &Tensor, b: &Tensor) -> Result<f64> {
     match sum_of_pairs(a, b, |a, b| a * b) {

@@ -93,7 +93,7 @@ impl Checkpoint {
             Some(best) => vec![("", best), (LAST, &state.params)],
             None => vec![("", &state.params)],
         };
-        sets.extend(MOMENTS.into_iter().zip(&state.optimiser.moments));
+        sets.extend(MOMENTS.into_iter().zip(state.optimiser.moments()));
         let mut tensors: Vec<(String, &Tensor)> = Vec::new();
         for (prefix, params) in sets {
             tensors.extend(params.iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)));
@@ -141,11 +141,10 @@ impl Checkpoint {
         let (params, best) = if best { (set(LAST)?, Some(result)) } else { (result, None) };
         let params = params.leaves()?;
         network.check_params(&params)?;
-        let mut optimiser = OptimiserState::new(self.recipe.optimiser, &params)?;
-        optimiser.steps = file::from_metadata(&self.path, &metadata, "steps")?;
-        for (moments, prefix) in optimiser.moments.iter_mut().zip(MOMENTS) {
+        let optimiser = OptimiserState::new(self.recipe.optimiser, &params)?;
+        let moments = optimiser.moments().zip(MOMENTS).map(|(moments, prefix)| {
             let mut names: Vec<String> = moments.iter().map(|(name, _)| format!("{prefix}{name}")).rev().collect();
-            *moments = moments.map(|zeros| {
+            moments.map(|zeros| {
                 let name = names.pop().unwrap_or_default();
                 let stored = tensors.remove(&name).filter(|stored| stored.size() == zeros.size());
                 let reason = || format!("its tensor `{name}` is missing or has a wrong shape");
@@ -156,8 +155,10 @@ impl Checkpoint {
                     reason: reason(),
                     hint: file::CHECKPOINT_HINT,
                 })
-            })?;
-        }
+            })
+        });
+        let moments = moments.collect::<Result<Vec<_>>>()?;
+        let optimiser = optimiser.resumed(file::from_metadata(&self.path, &metadata, "steps")?, &moments)?;
         let epochs: Vec<Epoch> = file::from_metadata(&self.path, &metadata, "epochs")?;
         if epochs.len() > self.epochs {
             return Err(Error::CheckpointAhead { path: self.path.clone(), done: epochs.len(), epochs: self.epochs });

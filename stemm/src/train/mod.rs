@@ -15,7 +15,7 @@ pub use schedule::Schedule;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use tch::Kind;
+use tch::{Device, Kind};
 
 use crate::data::Splits;
 use crate::error::{Error, Result};
@@ -58,6 +58,9 @@ pub struct Trainer {
     /// are those of one by one but for rounding. `None`: on a GPU, which a small one leaves idle, as many as its memory
     /// holds, and one by one on a CPU, where that is faster.
     pub at_once: Option<usize>,
+    /// Devices that share the seeds and train at the same time, such as `cuda_devices()`; the models come back to the device
+    /// of the data. Empty: the device of the data.
+    pub devices: Vec<Device>,
     /// Folder for one checkpoint a seed, written after each epoch; a training that finds one goes on from it.
     pub checkpoints: Option<PathBuf>,
     /// Where progress is shown.
@@ -77,6 +80,7 @@ impl Default for Trainer {
             choice: Choice::LastStep,
             patience: None,
             at_once: None,
+            devices: Vec::new(),
             checkpoints: None,
             progress: Progress::default(),
         }

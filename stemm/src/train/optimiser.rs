@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::error::{Error, Result};
-use crate::network::Params;
+use crate::network::{Params, flat};
 use crate::slice;
 
 /// The rule by which gradients change parameters.
@@ -53,7 +53,27 @@ pub(crate) struct OptimiserState {
     optimiser: Optimiser,
     pub(crate) steps: usize,
     /// Adam: first and second moments. SGD: the momentum, if there is any.
-    pub(crate) moments: Vec<Params>,
+    moments: Vec<Moment>,
+}
+
+/// One number for each parameter: a vector that operations on all of them at once change, and its parts by name.
+#[derive(Debug)]
+struct Moment {
+    all: Tensor,
+    parts: Params,
+}
+
+impl Moment {
+    fn new(values: &Params) -> Result<Moment> {
+        let all = flat(values.tensors())?;
+        let mut start = 0;
+        let parts = values.map(|tensor| {
+            let part = all.f_narrow(0, start, tensor.numel() as i64)?.f_view_as(tensor)?;
+            start += tensor.numel() as i64;
+            Ok(part)
+        })?;
+        Ok(Moment { all, parts })
+    }
 }
 
 impl OptimiserState {
@@ -62,15 +82,28 @@ impl OptimiserState {
             Optimiser::Adam => 2,
             Optimiser::Sgd { momentum, .. } => usize::from(momentum > 0.0),
         };
-        let zeros = || params.without_buffers().map(|tensor| Ok(tensor.f_detach()?.f_zeros_like()?));
-        Ok(OptimiserState { optimiser, steps: 0, moments: (0..count).map(|_| zeros()).collect::<Result<_>>()? })
+        let zeros = params.without_buffers().map(|tensor| Ok(tensor.f_detach()?.f_zeros_like()?))?;
+        let moments = (0..count).map(|_| Moment::new(&zeros)).collect::<Result<_>>()?;
+        Ok(OptimiserState { optimiser, steps: 0, moments })
+    }
+
+    /// What it remembers of each parameter.
+    pub(crate) fn moments(&self) -> impl Iterator<Item = &Params> {
+        self.moments.iter().map(|moment| &moment.parts)
+    }
+
+    /// The same with another memory, of `steps` steps.
+    pub(crate) fn resumed(self, steps: usize, moments: &[Params]) -> Result<OptimiserState> {
+        Ok(OptimiserState { steps, moments: moments.iter().map(Moment::new).collect::<Result<_>>()?, ..self })
     }
 
     /// The states of several sets, equally many steps old, as that of their stack.
     pub(crate) fn stacked(states: &[&OptimiserState]) -> Result<OptimiserState> {
         let first = states.first().ok_or(Error::TooFewModels { operation: "a stack", found: 0, needed: 1 })?;
-        let moments = (0..first.moments.len())
-            .map(|number| Params::stacked(&states.iter().map(|state| &state.moments[number]).collect::<Vec<_>>()));
+        let moments = (0..first.moments.len()).map(|number| {
+            let all: Vec<&Params> = states.iter().map(|state| &state.moments[number].parts).collect();
+            Moment::new(&Params::stacked(&all)?)
+        });
         Ok(OptimiserState { moments: moments.collect::<Result<_>>()?, ..**first })
     }
 
@@ -79,8 +112,8 @@ impl OptimiserState {
         let mut states: Vec<OptimiserState> =
             (0..sets).map(|_| OptimiserState { moments: Vec::new(), ..*self }).collect();
         for moment in &self.moments {
-            for (state, own) in states.iter_mut().zip(moment.unstacked(sets)?) {
-                state.moments.push(own);
+            for (state, own) in states.iter_mut().zip(moment.parts.unstacked(sets)?) {
+                state.moments.push(Moment::new(&own)?);
             }
         }
         Ok(states)
@@ -93,40 +126,51 @@ impl OptimiserState {
         let steps = i32::try_from(self.steps).unwrap_or(i32::MAX);
         let step_size = learning_rate / (1.0 - BETA1.powi(steps));
         let root_correction = (1.0 - BETA2.powi(steps)).sqrt();
-        for (index, (param, gradient)) in params.tensors().iter().zip(gradients).enumerate() {
-            let mut param = param.shallow_clone();
-            let moment = |number: usize| self.moments.get(number).map(|set| set.tensors()[index].shallow_clone());
-            if let (Optimiser::Adam, Some(mut m), Some(mut v)) = (self.optimiser, moment(0), moment(1)) {
-                let factors = AdamFactors {
-                    scale: scale as f32,
-                    step_size: step_size as f32,
-                    root_correction: root_correction as f32,
-                };
-                if adam_in_one_pass([&mut param, &mut m, &mut v], gradient, &factors).is_some() {
-                    continue;
-                }
+        if let (Optimiser::Adam, [m, v]) = (self.optimiser, self.moments.as_slice()) {
+            let factors = AdamFactors {
+                scale: scale as f32,
+                step_size: step_size as f32,
+                root_correction: root_correction as f32,
+            };
+            let moments = m.parts.tensors().iter().zip(v.parts.tensors());
+            let mut tensors = params.tensors().iter().zip(moments).zip(gradients);
+            let one_pass = |((w, (m, v)), gradient): ((&Tensor, (&Tensor, &Tensor)), &Tensor)| {
+                adam_in_one_pass([w, m, v].map(Tensor::shallow_clone), gradient, &factors)
+            };
+            if params.tensors().iter().all(slice::is_plain) && tensors.all(|all| one_pass(all).is_some()) {
+                return Ok(());
             }
-            let mut gradient = if scale == 1.0 { gradient.shallow_clone() } else { gradient.f_mul_scalar(scale)? };
-            match (self.optimiser, moment(0), moment(1)) {
-                (Optimiser::Sgd { momentum, weight_decay, nesterov }, memory, _) => {
-                    if weight_decay > 0.0 {
-                        gradient = gradient.f_add(&param.f_mul_scalar(weight_decay)?)?;
-                    }
-                    if let Some(mut memory) = memory {
-                        let _ = memory.f_mul_scalar_(momentum)?.f_add_(&gradient)?;
-                        gradient = if nesterov { gradient.f_add(&memory.f_mul_scalar(momentum)?)? } else { memory };
-                    }
-                    let _ = param.f_sub_(&gradient.f_mul_scalar(learning_rate)?)?;
+        }
+        // Else all parameters at once: a GPU would wait for a dozen small operations on each.
+        let mut gradient = flat(gradients)?;
+        if scale != 1.0 {
+            let _ = gradient.f_mul_scalar_(scale)?;
+        }
+        let change = match (self.optimiser, self.moments.as_mut_slice()) {
+            (Optimiser::Sgd { momentum, weight_decay, nesterov }, memory) => {
+                if weight_decay > 0.0 {
+                    let _ = gradient.f_add_(&flat(params.tensors())?.f_mul_scalar_(weight_decay)?)?;
                 }
-                (Optimiser::Adam, Some(mut m), Some(mut v)) => {
-                    let _ = m.f_lerp_(&gradient, 1.0 - BETA1)?;
-                    let _ = v.f_mul_scalar_(BETA2)?.f_addcmul_(&gradient, &gradient.f_mul_scalar(1.0 - BETA2)?)?;
-                    let mut denominator = v.f_sqrt()?;
-                    let _ = denominator.f_div_scalar_(root_correction)?.f_add_scalar_(EPSILON)?;
-                    let _ = param.f_addcdiv_(&m.f_mul_scalar(-step_size)?, &denominator)?;
+                if let [memory] = memory {
+                    let memory = memory.all.f_mul_scalar_(momentum)?.f_add_(&gradient)?;
+                    gradient = if nesterov { gradient.f_add(&memory.f_mul_scalar(momentum)?)? } else { memory };
                 }
-                (Optimiser::Adam, ..) => unreachable!("`new` gives Adam two moments, and nothing takes them away"),
+                gradient.f_mul_scalar(-learning_rate)?
             }
+            (Optimiser::Adam, [m, v]) => {
+                let _ = m.all.f_lerp_(&gradient, 1.0 - BETA1)?;
+                let squares = gradient.f_mul_scalar(1.0 - BETA2)?;
+                let _ = v.all.f_mul_scalar_(BETA2)?.f_addcmul_(&gradient, &squares)?;
+                let denominator = v.all.f_sqrt()?.f_div_scalar_(root_correction)?.f_add_scalar_(EPSILON)?;
+                m.all.f_mul_scalar(-step_size)?.f_div_(&denominator)?
+            }
+            (Optimiser::Adam, _) => unreachable!("`new` gives Adam two moments, and nothing takes them away"),
+        };
+        let mut start = 0;
+        for param in params.tensors() {
+            let count = param.numel() as i64;
+            let _ = param.shallow_clone().f_add_(&change.f_narrow(0, start, count)?.f_view_as(param)?)?;
+            start += count;
         }
         Ok(())
     }
@@ -144,10 +188,10 @@ const CHUNK: usize = 1 << 15;
 
 /// Adam's update of contiguous f32 tensors on the CPU in one pass over memory, where tensor operations need twelve;
 /// `None`, and nothing done, for other tensors.
-fn adam_in_one_pass([w, m, v]: [&mut Tensor; 3], gradient: &Tensor, factors: &AdamFactors) -> Option<()> {
+fn adam_in_one_pass([mut w, mut m, mut v]: [Tensor; 3], gradient: &Tensor, factors: &AdamFactors) -> Option<()> {
     let gradient = gradient.f_contiguous().ok()?;
     let g = slice::values(&gradient)?;
-    let (w, m, v) = (slice::values_mut(w)?, slice::values_mut(m)?, slice::values_mut(v)?);
+    let (w, m, v) = (slice::values_mut(&mut w)?, slice::values_mut(&mut m)?, slice::values_mut(&mut v)?);
     let moments = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
     let chunks = w.par_chunks_mut(CHUNK).zip(moments).zip(g.par_chunks(CHUNK));
     chunks.for_each(|((w, (m, v)), g)| adam(w, m, v, g, factors));

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::{Tally, backward, beside, by_loss, losses_and_accuracies};
 use crate::network::{MOMENTUM, Model, Network, Params, Pass};
 use crate::notebook::{Bundle, Show};
-use crate::progress::Task;
+use crate::progress::{Progress, Task};
 use crate::rng::step_seed;
 
 /// A training on its way, made by [`Trainer::start`]. What it has done stays in it when it is interrupted, up to the last
@@ -72,10 +72,63 @@ impl TrainingRun {
     /// # Errors
     /// As [`Trainer::train`]; after an interrupt, call it again.
     pub fn train(&mut self) -> Result<Training> {
-        let TrainingRun { trainer, network, data, digest, courses } = self;
+        let devices = match self.trainer.devices.as_slice() {
+            [] => vec![self.data.train.device()],
+            devices => devices.to_vec(),
+        };
+        // A device's share is always the same, so that what is interrupted goes on where it was.
+        let mut shares: Vec<Vec<&mut Course>> = devices.iter().map(|_| Vec::new()).collect();
+        for (index, course) in self.courses.iter_mut().enumerate() {
+            shares[index % devices.len()].push(course);
+        }
+        let mut work = Vec::new();
+        for (device, courses) in devices.into_iter().zip(shares) {
+            work.push(Share {
+                network: &self.network,
+                data: self.data.to_device(device)?,
+                digest: &self.digest,
+                courses,
+            });
+        }
+        // The first share shows its progress for all, which are equally large.
+        let trainer = &self.trainer;
+        let silent = Trainer { progress: Progress::Silent, ..trainer.clone() };
+        std::thread::scope(|threads| {
+            let mut work = work.into_iter();
+            let first = work.next();
+            let others: Vec<_> = work.map(|share| threads.spawn(|| share.train(&silent))).collect();
+            let own = first.map_or(Ok(()), |share| share.train(trainer));
+            others.into_iter().fold(own, |all, thread| all.and(thread.join().unwrap_or_else(|_| Err(lost_thread()))))
+        })?;
+        let device = self.data.train.device();
+        let results = self.courses.iter().filter_map(|course| course.result.as_ref());
+        Ok(Training {
+            models: results.map(|model| model.to_device(device)).collect::<Result<_>>()?,
+            history: self.history(),
+        })
+    }
+
+    /// Losses and accuracies of the epochs that are done.
+    pub fn history(&self) -> History {
+        History { epochs: self.courses.iter().flat_map(|course| course.epochs.iter().cloned()).collect() }
+    }
+}
+
+/// The models that one device trains, and the data there.
+struct Share<'a> {
+    network: &'a Network,
+    data: Splits,
+    digest: &'a str,
+    courses: Vec<&'a mut Course>,
+}
+
+impl Share<'_> {
+    fn train(mut self, trainer: &Trainer) -> Result<()> {
+        let Share { network, data, digest, courses } = &mut self;
         let steps = data.train.batch_count(trainer.batch_size);
         let total = courses.len().saturating_mul(trainer.epochs).saturating_mul(steps);
-        let mut task = trainer.progress.task(format!("training {} models", courses.len()), total);
+        let several = if trainer.devices.len() > 1 { " on the first device" } else { "" };
+        let mut task = trainer.progress.task(format!("training {} models{several}", courses.len()), total);
         let at_once = match trainer.at_once {
             Some(at_once) => at_once,
             None => match free_memory(data.train.device()) {
@@ -92,16 +145,12 @@ impl TrainingRun {
             courses.iter_mut().try_for_each(|course| course.finish(trainer, network))?;
         }
         task.finish();
-        Ok(Training {
-            models: courses.iter().filter_map(|course| course.result.clone()).collect(),
-            history: self.history(),
-        })
+        Ok(())
     }
+}
 
-    /// Losses and accuracies of the epochs that are done.
-    pub fn history(&self) -> History {
-        History { epochs: self.courses.iter().flat_map(|course| course.epochs.iter().cloned()).collect() }
-    }
+fn lost_thread() -> Error {
+    Error::Threads { reason: "the thread of a device ended early".into() }
 }
 
 impl Show for TrainingRun {
@@ -154,12 +203,19 @@ impl Course {
 
 impl Trainer {
     /// Trains models to their end, side by side wherever they are equally far.
-    fn train_to_end(&self, network: &Network, data: &Splits, courses: &mut [Course], task: &mut Task) -> Result<()> {
+    fn train_to_end(
+        &self,
+        network: &Network,
+        data: &Splits,
+        courses: &mut [&mut Course],
+        task: &mut Task,
+    ) -> Result<()> {
         loop {
             let unfinished = |course: &&mut Course| {
                 course.state.is_some() && course.epochs.len() < self.epochs && !self.stopped_early(&course.epochs)
             };
-            let mut courses: Vec<&mut Course> = courses.iter_mut().filter(unfinished).collect();
+            let mut courses: Vec<&mut Course> =
+                courses.iter_mut().map(|course| &mut **course).filter(unfinished).collect();
             let Some(epoch) = courses.iter().map(|course| course.epochs.len()).min() else { return Ok(()) };
             courses.retain(|course| course.epochs.len() == epoch);
             self.epoch(network, data, &mut courses, epoch, task)?;
@@ -185,7 +241,7 @@ impl Trainer {
         let batches = shuffled.map(|order| network.batches(&data.train, self.batch_size, order));
         let mut batches = batches.collect::<Result<Vec<_>>>()?;
         let steps = data.train.batch_count(self.batch_size);
-        let mut tallies = Tally::each(models);
+        let mut tally = Tally::default();
         let mut learning_rate = 0.0;
         let mut norms = Tensor::f_zeros([models as i64], (Kind::Double, data.train.device()))?;
         for _ in 0..steps {
@@ -195,14 +251,16 @@ impl Trainer {
             let seeds = courses.iter().map(|course| step_seed(course.seed, step)).collect();
             let (momentum, precision) = (Some(MOMENTUM), self.precision.kind());
             let pass = Pass { momentum, precision, ..Pass::training(seeds) };
-            let gradients = backward(&mut tallies, network, &params, (&x, &y), &pass, self.label_smoothing)?;
+            let gradients = backward(&mut tally, network, &params, (&x, &y), &pass, self.label_smoothing)?;
             norms = norms.f_add(&self::norms(&gradients, models)?)?;
             learning_rate = self.learning_rate * self.schedule.factor(step, steps, self.epochs);
             optimiser.step(&params, &gradients, 1.0, learning_rate)?;
-            for (course, tally) in courses.iter().zip(&tallies) {
-                task.step(|| format!("model {}, epoch {}, loss {:.4}", course.model, epoch + 1, tally.mean_loss()))?;
+            for (index, course) in courses.iter().enumerate() {
+                let loss = || tally.mean_loss(index);
+                task.step(|| format!("model {}, epoch {}, loss {:.4}", course.model, epoch + 1, loss()))?;
             }
         }
+        tally.check_finite()?;
         let held_out = losses_and_accuracies(network, &params, models, &data.held_out)?;
         let norms = Vec::<f64>::try_from(norms)?;
         // What belongs to each model goes back to it.
@@ -220,8 +278,8 @@ impl Trainer {
                 model: course.model,
                 seed: course.seed,
                 epoch: epoch + 1,
-                train_loss: tallies[index].mean_loss(),
-                train_accuracy: tallies[index].accuracy(),
+                train_loss: tally.mean_loss(index),
+                train_accuracy: tally.accuracy(index),
                 held_out_loss,
                 held_out_accuracy,
                 learning_rate,

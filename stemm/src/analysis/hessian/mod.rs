@@ -13,13 +13,13 @@ pub use lanczos::{Eigenvalues, Lanczos};
 pub use trace::{BatchTrace, Estimator, Hutchinson, TraceEstimate, Traces};
 
 use rand::Rng;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::evaluate::cross_entropy;
-use crate::network::{Memory, Mode, Model, Network, Params, dot};
-use crate::rng::normal;
+use crate::network::{Memory, Mode, Model, Network, Params, dot, flat};
+use crate::rng::{normal, uniform};
 
 /// Which matrix is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,20 +132,13 @@ impl<'a> Hessian<'a> {
 
     /// Independent normal numbers as a vector `[d]`.
     fn normal(&self, rng: &mut impl Rng) -> Result<Tensor> {
-        Ok(normal(&[self.dimension()], rng)?.f_to_kind(self.params.kind())?.f_to_device(self.params.device())?)
+        Ok(normal(&[self.dimension()], rng, self.params.device())?.f_to_kind(self.params.kind())?)
     }
 
     /// Independent signs, +1 or -1, as a vector `[d]`.
     fn signs(&self, rng: &mut impl Rng) -> Result<Tensor> {
-        let mut values = vec![0f32; self.dimension() as usize];
-        for values in values.chunks_mut(64) {
-            let bits = !rng.next_u64();
-            for (place, value) in values.iter_mut().enumerate() {
-                *value = f32::from_bits(1f32.to_bits() | ((bits >> place & 1) as u32) << 31); // the sign's bit
-            }
-        }
-        let kind = self.params.tensors().first().map_or(Kind::Float, Tensor::kind);
-        Ok(Tensor::f_from_slice(&values)?.f_to_kind(kind)?.f_to_device(self.params.device())?)
+        let uniform = uniform(&[self.dimension()], rng, self.params.device())?;
+        Ok(uniform.f_ge(0.5)?.f_to_kind(self.params.kind())?.f_mul_scalar(2.0)?.f_sub_scalar(1.0)?)
     }
 }
 
@@ -169,20 +162,11 @@ fn check_relative_error(value: Option<f64>) -> Result<()> {
     }
 }
 
-/// All tensors as one vector.
-fn flat(tensors: &[Tensor]) -> Result<Tensor> {
-    if tensors.is_empty() {
-        return Err(Error::Empty { what: "the set of parameters".into() });
-    }
-    let parts: Vec<Tensor> = tensors.iter().map(|tensor| Ok(tensor.f_reshape([-1])?)).collect::<Result<_>>()?;
-    Ok(Tensor::f_cat(&parts, 0)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::network::Network;
-    use tch::Device;
+    use tch::{Device, Kind};
 
     /// A small model in f64, its data, and its Hessian entry by entry, `[d, d]`.
     pub(super) fn explicit(weighting: Weighting, samples: usize) -> Result<(Model, Dataset, Tensor)> {
