@@ -24,6 +24,7 @@
 pub mod align;
 pub mod analysis;
 pub mod chart;
+mod covariance;
 pub mod data;
 mod device;
 mod error;
@@ -58,7 +59,10 @@ pub use tch;
 
 /// What a notebook needs: `use stemm::prelude::*;`.
 pub mod prelude {
-    pub use crate::align::{Aligner, Alignment, Mixing, Permutation, Permutations, Solver, SteMm, WeightMatching};
+    pub use crate::align::{
+        ActivationMatching, Aligner, Alignment, FrankWolfe, MatchTo, Mixing, Permutation, Permutations, Similarity,
+        Sinkhorn, SinkhornLoss, Solver, Start, SteMm, WeightMatching,
+    };
     pub use crate::analysis::{
         Bezier, Estimator, Hutchinson, Interpolation, Lanczos, MergeGrowth, Plane, Simplex, SpectralDensity, Weighting,
         agreement, compare, cycle_consistency, cycles, ensemble, geometry, paired_test, summary, unit_correlation,

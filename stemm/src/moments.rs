@@ -1,4 +1,4 @@
-//! Mean, variance and covariance of channels, pooled over batches in f64: `x: [batch, channels, ...]`, positions count as
+//! Mean and variance of channels, pooled over batches in f64: `x: [batch, channels, ...]`, positions count as
 //! samples.
 //!
 //! Batches are put together by the law of total variance (Chan, Golub, LeVeque 1979), around means of their own: the
@@ -100,69 +100,6 @@ fn by_tensors(x: &Tensor, count: f64) -> Result<(Tensor, Tensor)> {
     Ok((mean, squares))
 }
 
-/// Running sums of products of deviations from the means, in f64: small deviations beside a large mean survive.
-#[derive(Default)]
-pub(crate) struct Covariance {
-    samples: f64,
-    sums: Option<CoSums>,
-}
-
-/// For two sets of units `a` and `b`.
-struct CoSums {
-    means: [Tensor; 2],
-    /// `Σ (a - ā)²` and `Σ (b - b̄)²`.
-    squares: [Tensor; 2],
-    /// `Σ (a - ā) (b - b̄)ᵀ`.
-    products: Tensor,
-}
-
-impl Covariance {
-    /// Adds samples of both, `[units, samples]` in f64.
-    pub(crate) fn add(&mut self, a: &Tensor, b: &Tensor) -> Result<()> {
-        let count = a.size()[1] as f64;
-        let mean = |t: &Tensor| t.f_mean_dim([1i64].as_slice(), false, Kind::Double);
-        let means = [mean(a)?, mean(b)?];
-        let (da, db) = (a.f_sub(&means[0].f_unsqueeze(1)?)?, b.f_sub(&means[1].f_unsqueeze(1)?)?);
-        let square = |t: &Tensor| t.f_square()?.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
-        let new = CoSums { means, squares: [square(&da)?, square(&db)?], products: da.f_matmul(&db.f_tr()?)? };
-        let total = self.samples + count;
-        self.sums = Some(match self.sums.take() {
-            None => new,
-            Some(own) => {
-                let apart = [new.means[0].f_sub(&own.means[0])?, new.means[1].f_sub(&own.means[1])?];
-                let between = self.samples * count / total;
-                let mean = |i: usize| own.means[i].f_add(&apart[i].f_mul_scalar(count / total)?);
-                let square = |i: usize| {
-                    let sum = own.squares[i].f_add(&new.squares[i])?;
-                    sum.f_add(&apart[i].f_square()?.f_mul_scalar(between)?)
-                };
-                let products = apart[0].f_outer(&apart[1])?.f_mul_scalar(between)?;
-                CoSums {
-                    means: [mean(0)?, mean(1)?],
-                    squares: [square(0)?, square(1)?],
-                    products: own.products.f_add(&new.products)?.f_add(&products)?,
-                }
-            }
-        });
-        self.samples = total;
-        Ok(())
-    }
-
-    /// Pearson's correlation of each pair; 0 where one of the two never varies.
-    pub(crate) fn correlation(&self) -> Result<Option<Tensor>> {
-        let Some(CoSums { means, squares, products }) = &self.sums else { return Ok(None) };
-        // What is left of a constant are rounding errors.
-        let std = |i: usize| -> Result<Tensor> {
-            let rounding = means[i].f_abs()?.f_mul_scalar(1e-12 * self.samples.sqrt())?;
-            let std = squares[i].f_sqrt()?;
-            Ok(std.f_where_self(&std.f_gt_tensor(&rounding)?, &std.f_zeros_like()?)?)
-        };
-        let scale = std(0)?.f_outer(&std(1)?)?;
-        let correlation = products.f_div(&scale)?.f_clamp(-1.0, 1.0)?;
-        Ok(Some(correlation.f_where_self(&scale.f_gt(0.0)?, &scale.f_zeros_like()?)?))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,33 +129,6 @@ mod tests {
             let (mean, variance) = pooled(&x, &batches);
             assert!((mean - 5.0).abs() < 1e-12 && (variance - 25.0).abs() < 1e-6, "{mean} {variance}");
         }
-    }
-
-    #[test]
-    fn correlations_are_pearsons_however_the_samples_are_cut() {
-        let a = Tensor::randn([5, 90], (Kind::Double, Device::Cpu)) * 1e-3 + 1e3;
-        let b = &a * 0.5 + Tensor::randn([5, 90], (Kind::Double, Device::Cpu)) * 1e-3;
-        let exact = Tensor::cat(&[&a, &b], 0).corrcoef().narrow(0, 0, 5).narrow(1, 5, 5);
-        for cut in [90, 40, 1] {
-            let mut own = Covariance::default();
-            for start in (0..90).step_by(cut) {
-                let len = (cut as i64).min(90 - start);
-                own.add(&a.narrow(1, start, len), &b.narrow(1, start, len)).unwrap();
-            }
-            let error = (own.correlation().unwrap().unwrap() - &exact).abs().max().double_value(&[]);
-            assert!(error < 1e-6, "{cut}: {error}");
-        }
-    }
-
-    #[test]
-    fn what_rounding_leaves_of_a_constant_correlates_with_nothing() {
-        let constant = Tensor::full([1, 21], 0.1, (Kind::Double, Device::Cpu));
-        let mut own = Covariance::default();
-        for (start, len) in [(0, 7), (7, 3), (10, 11)] {
-            own.add(&constant.narrow(1, start, len), &(constant.narrow(1, start, len) * 3.0)).unwrap();
-        }
-        assert!(own.sums.as_ref().unwrap().squares[0].double_value(&[0]) > 0.0, "rounding is wanted");
-        assert_eq!(own.correlation().unwrap().unwrap().double_value(&[0, 0]), 0.0);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use tch::{Kind, Tensor};
 
 use super::Permutations;
+use super::soft::SoftMaps;
 use crate::error::Result;
 use crate::network::{Member, Params, PermutationSpec};
 use crate::slice;
@@ -110,6 +111,25 @@ impl Gain {
             Some(sum) => Ok(sum),
             None => Ok(Tensor::f_zeros([self.units; 2], (Kind::Float, model.device()))?),
         }
+    }
+
+    /// The gradient of `<target, X·model>` for the group's matrix `X`, with the model's other axes mapped: what the gain matrix is
+    /// where all matrices are permutations.
+    pub(super) fn soft(
+        &self,
+        spec: &PermutationSpec,
+        model: &Params,
+        target: &Params,
+        maps: &SoftMaps,
+    ) -> Result<Tensor> {
+        let mut sum = None;
+        for term in &self.terms {
+            let Member { tensor, axis, .. } = term.member;
+            let mapped = maps.apply_to_tensor(&spec.axes()[tensor], &model.tensors()[tensor], Some(axis))?;
+            let ours = self.rows(term, &target.tensors()[tensor])?;
+            sum = Some(self.add_product(sum, &ours, &self.rows(term, &mapped)?)?);
+        }
+        Ok(sum.map_or_else(|| Tensor::f_zeros([self.units; 2], (Kind::Float, model.device())), Ok)?)
     }
 
     /// Whether exchanging the units that moved costs much less than a new matrix.

@@ -1,21 +1,30 @@
 //! Alignment: finding permutations that bring several models into one basin. One trait, one result.
 
+mod activation_matching;
 mod assignment;
+mod frank_wolfe;
 mod gain;
 mod matcher;
 mod permutation;
 #[cfg(test)]
 mod reference;
 mod saved;
+mod sinkhorn;
+mod soft;
 mod ste_mm;
 mod weight_matching;
 
+pub use activation_matching::{ActivationMatching, MatchTo, Similarity};
 pub use assignment::AssignmentSolver;
+pub use frank_wolfe::FrankWolfe;
 pub use permutation::{Permutation, Permutations};
+pub use sinkhorn::{Sinkhorn, SinkhornLoss};
+pub use soft::Start;
 pub use ste_mm::{Mixing, SteMm};
 pub use weight_matching::{Solver, WeightMatching};
 
 use polars::prelude::DataFrame;
+use tch::{Device, Kind, Tensor};
 
 use crate::chart::{Chart, Lines, Series};
 use crate::data::{Dataset, Splits};
@@ -24,6 +33,7 @@ use crate::frame::{column, frame};
 use crate::merge::merge;
 use crate::network::{Model, PermutationSpec, check_models};
 use crate::notebook::{Bundle, Show};
+use crate::slice;
 use matcher::Report;
 
 /// A method that aligns models.
@@ -169,6 +179,29 @@ impl Alignment {
             Lines::new(title, "sweep", "sum of inner products").series([Series::new("objective", objective)]).into()
         }
     }
+}
+
+/// Permutations to a frame of their own, moved together so that the first model keeps its units.
+fn in_frame_of_first(permutations: Vec<Permutations>) -> Result<Vec<Permutations>> {
+    let Some(first) = permutations.first() else { return Ok(permutations) };
+    let back: Vec<Permutation> = first.0.iter().map(Permutation::inverse).collect();
+    let moved = permutations.iter().map(|own| {
+        let own = own.0.iter().zip(&back).map(|(own, back)| own.then(back));
+        Ok(Permutations(own.collect::<Result<_>>()?))
+    });
+    moved.collect()
+}
+
+/// The permutation with the largest sum of entries of a gain matrix `[n, n]`, one a row.
+fn assignment_of(gain: &Tensor) -> Result<Permutation> {
+    solve(&mut AssignmentSolver::new(gain.size()[0] as usize), gain)
+}
+
+/// The same by a solver that has seen similar matrices.
+fn solve(solver: &mut AssignmentSolver, gain: &Tensor) -> Result<Permutation> {
+    let gain = gain.f_detach()?.f_to_kind(Kind::Float)?.f_to_device(Device::Cpu)?.f_contiguous()?;
+    solver.solve(slice::values(&gain).unwrap_or_default())?;
+    Ok(solver.permutation())
 }
 
 impl Show for Alignment {

@@ -116,7 +116,7 @@ impl Permutation {
     }
 
     /// The indices as a tensor on a device.
-    fn on(&self, device: Device) -> Result<Tensor> {
+    pub(crate) fn on(&self, device: Device) -> Result<Tensor> {
         let mut cached = self.1.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(tensor) = cached.as_ref().filter(|tensor| tensor.device() == device) {
             return Ok(tensor.shallow_clone());

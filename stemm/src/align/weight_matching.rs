@@ -10,7 +10,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::matcher::{Matcher, Report};
-use super::{Aligner, Alignment, Permutation, Permutations, Record};
+use super::{Aligner, Alignment, Permutations, Record, in_frame_of_first};
 use crate::data::Splits;
 use crate::error::Result;
 use crate::network::{Model, Params, check_models};
@@ -87,17 +87,10 @@ impl Aligner for WeightMatching {
         } else {
             self.match_many(&mut matchers, &mut order, &mut history)?
         };
-        let to_reference: Vec<Permutation> = matchers[0].permutations().0.iter().map(Permutation::inverse).collect();
-        let permutations = matchers
-            .iter()
-            .map(|matcher| {
-                let own = matcher.permutations().0.iter().zip(&to_reference);
-                Ok(Permutations(own.map(|(own, back)| own.then(back)).collect::<Result<_>>()?))
-            })
-            .collect::<Result<_>>()?;
+        let found = matchers.iter().map(|matcher| matcher.permutations().clone());
         Ok(Alignment {
             method: self.name().to_owned(),
-            permutations,
+            permutations: in_frame_of_first(found.collect())?,
             history,
             seconds: start.elapsed().as_secs_f64(),
             converged,

@@ -1,20 +1,18 @@
 //! What units do on data: how aligned units of two models correlate, and how much the units of the networks between two
 //! models vary, which falls in deep layers (variance collapse; Jordan et al. 2023) and is what repair restores.
 
-use std::cell::RefCell;
-
 use polars::prelude::DataFrame;
 use tch::{Kind, Tensor};
 
 use super::evenly_spaced;
 use super::statistics::mean_and_error;
 use crate::chart::{Chart, Heatmap, Lines, Series};
+use crate::covariance::Covariance;
 use crate::data::{Dataset, Splits};
 use crate::error::{Error, Result};
 use crate::frame::{column, frame};
 use crate::merge::{Mixer, REPAIR_SAMPLES, Repair, layer_moments};
-use crate::moments::Covariance;
-use crate::network::{Memory, Mode, Model, Pass, Seen, check_models};
+use crate::network::{Memory, Model, by_unit, check_models};
 use crate::notebook::{Bundle, Show};
 use crate::train::within;
 
@@ -32,7 +30,7 @@ pub struct UnitCorrelation {
     pub matrix: Tensor,
 }
 
-/// Correlates the outputs of every unit of a hidden linear or convolution layer (before its activation) of two models
+/// Correlates the outputs of every unit of a hidden linear or convolution layer (before its activation, after its batch norm) of two models
 /// over a data set; the positions of a channel count as samples.
 ///
 /// # Errors
@@ -49,32 +47,22 @@ pub struct UnitCorrelation {
 /// ```
 pub fn unit_correlation(label: &str, layer: &str, models: &[Model], data: &Dataset) -> Result<UnitCorrelation> {
     let [first, second] = exactly_two("a correlation of units", models)?;
-    let layers = first.network.weight_layers()?;
-    let position = layers.iter().position(|own| own.name == layer).ok_or_else(|| Error::Setting {
+    let outputs = first.network.unit_outputs()?;
+    let wanted = outputs.iter().position(|own| own.layer == layer).ok_or_else(|| Error::Setting {
         setting: "layer",
         value: layer.to_owned(),
         requirement: "the name of a linear or convolution layer of the network (`network.frame()` lists them)",
     })?;
     let _guard = tch::no_grad_guard();
-    let mut together = Covariance::default();
+    let mut together = Covariance::new(vec![(0, 1)]);
     for batch in first.network.chunks(data, Memory::Forward, usize::MAX)? {
         let (x, _) = batch?;
-        let outputs = |model: &Model| -> Result<Tensor> {
-            let found = RefCell::new(None);
-            let observer = |seen: Seen, place: usize, tensor: &Tensor| {
-                if (seen, place) == (Seen::WeightOutput, position) {
-                    *found.borrow_mut() = Some(tensor.f_to_kind(Kind::Double)?);
-                }
-                Ok(())
-            };
-            let pass = Pass { observer: Some(&observer), ..Pass::new(Mode::Eval) };
-            let _ = model.network.run(&model.params, &x, &pass)?;
-            let output = found.into_inner().ok_or(Error::Empty { what: format!("layer `{layer}`") })?;
-            Ok(output.f_movedim_int(1, 0)?.f_reshape([output.size()[1], -1])?) // [units, samples]
+        let output = |model: &Model| -> Result<Tensor> {
+            by_unit(&model.network.outputs(&model.params, &x, &outputs[wanted..=wanted])?[0])
         };
-        together.add(&outputs(first)?, &outputs(second)?)?;
+        together.add(&[output(first)?, output(second)?])?;
     }
-    let matrix = together.correlation()?.ok_or(Error::Empty { what: data.name().to_owned() })?;
+    let matrix = together.correlation(0)?.ok_or(Error::Empty { what: data.name().to_owned() })?;
     let (label, layer, data) = (label.to_owned(), layer.to_owned(), data.name().to_owned());
     Ok(UnitCorrelation { label, layer, data, matrix })
 }

@@ -30,7 +30,7 @@ pub use simplex::{Mixture, Simplex, SimplexLosses, Ternary, ensemble};
 pub use statistics::{paired_test, summary};
 
 /// All pairs of `n` models, the first before the second.
-fn pairs(n: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(crate) fn pairs(n: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..n).flat_map(move |from| (from + 1..n).map(move |to| (from, to)))
 }
 

@@ -15,7 +15,7 @@ use tch::Tensor;
 use crate::data::{Dataset, Order};
 use crate::error::{Error, Result};
 use crate::moments::Pooled;
-use crate::network::{Memory, Mode, Network, Params, Pass, Seen};
+use crate::network::{Memory, Mode, Network, Observer, Params, Pass, Seen};
 
 /// Samples of the training data that set statistics right wherever that is done at many places, by default.
 pub(crate) const REPAIR_SAMPLES: usize = 5_000;
@@ -136,17 +136,15 @@ fn observed(
     let all: RefCell<Vec<Pooled>> = RefCell::default();
     for part in network.batches(data, batch, Order::Sequential)? {
         let (x, _) = part?;
-        let observer = |seen: Seen, place: usize, tensor: &Tensor| -> Result<()> {
+        let look = |_: Seen, place: usize, tensor: &Tensor| -> Result<()> {
             let mut all = all.borrow_mut();
-            if seen != wanted {
-                return Ok(());
-            }
             if all.len() == place {
                 all.push(Pooled::default());
             }
             all[place].add(tensor)
         };
-        let pass = Pass { batch_statistics, observer: Some(&observer), ..Pass::new(Mode::Eval) };
+        let observer = Some(Observer { kinds: &[wanted], look: &look });
+        let pass = Pass { batch_statistics, observer, ..Pass::new(Mode::Eval) };
         let _ = network.run(params, &x, &pass)?; // what is wanted are the statistics
     }
     Ok(all.into_inner())

@@ -50,7 +50,7 @@ impl LayerRule for BatchNorm {
         let flat = |tensor: &Tensor| tensor.f_flatten(0, -1);
         let (weight, bias) = (flat(values.parameter()?)?, flat(values.parameter()?)?);
         let (mean, variance) = (flat(values.buffer()?)?, flat(values.buffer()?)?);
-        pass.show(Seen::NormInput, x)?;
+        pass.show(Seen::NormInput, || Ok(x.shallow_clone()))?;
         if pass.mode != Mode::Eval && x.numel() < 2 * mean.numel() {
             let requirement = "at least 2: batch norm needs two values a channel in each batch";
             return Err(Error::Setting { setting: "batch_size", value: x.size()[0].to_string(), requirement });
@@ -59,7 +59,7 @@ impl LayerRule for BatchNorm {
         // By the batch's statistics libtorch writes to the running ones that it is given: only where the caller asks.
         let statistics = if by_batch && pass.momentum.is_none() { None } else { Some((&mean, &variance)) };
         let momentum = pass.momentum.unwrap_or(MOMENTUM);
-        Ok(x.f_batch_norm(
+        let y = x.f_batch_norm(
             Some(&weight),
             Some(&bias),
             statistics.map(|(mean, _)| mean),
@@ -68,6 +68,8 @@ impl LayerRule for BatchNorm {
             momentum,
             self.epsilon,
             true,
-        )?)
+        )?;
+        pass.show(Seen::NormOutput, || Ok(y.shallow_clone()))?;
+        Ok(y)
     }
 }

@@ -78,6 +78,10 @@ impl LayerRule for Add {
         Ok(first)
     }
 
+    fn branches(&self) -> &[Sequence] {
+        &self.branches
+    }
+
     fn forward(&self, values: &mut Values, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         let mut outputs = forward_branches(&self.branches, values, x, pass)?.into_iter();
         let first = outputs.next().unwrap_or_else(|| x.shallow_clone());
@@ -99,6 +103,10 @@ impl LayerRule for Concat {
         let mut shape = vec![axis.size()];
         shape.extend(positions);
         Ok(Flow { shape, axis })
+    }
+
+    fn branches(&self) -> &[Sequence] {
+        &self.branches
     }
 
     fn forward(&self, values: &mut Values, x: &Tensor, pass: &Pass) -> Result<Tensor> {

@@ -79,8 +79,13 @@ impl LayerRule for Conv2d {
         let weight = weight.f_flatten(0, weight.dim() as i64 - 4)?;
         let bias = bias.map(|bias| bias.f_flatten(0, -1)).transpose()?;
         let (stride, padding) = ([self.stride; 2], [self.padding; 2]);
+        pass.show(Seen::WeightInput, || {
+            // [batch, values of a patch, places]
+            let patches = x.f_im2col([self.kernel; 2], [1, 1], padding, stride)?;
+            Ok(patches.f_transpose(1, 2)?.f_flatten(0, 1)?)
+        })?;
         let y = pass.cast(x)?.f_conv2d(&weight, bias.as_ref(), stride, padding, [1, 1], pass.models)?;
-        pass.show(Seen::WeightOutput, &y)?;
+        pass.show(Seen::WeightOutput, || Ok(y.shallow_clone()))?;
         Ok(y)
     }
 }

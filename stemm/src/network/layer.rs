@@ -75,6 +75,11 @@ pub(crate) trait LayerRule {
     /// An error leaves the layer's name empty: the sequence around it fills it in.
     fn plan(&self, input: Flow, plan: &mut Plan) -> Result<Flow>;
 
+    /// The layers inside this one, branch by branch.
+    fn branches(&self) -> &[Sequence] {
+        &[]
+    }
+
     /// Output for a batch `x: [batch, ...]`; takes its tensors from `values` in the order in which it declared them.
     fn forward(&self, values: &mut Values, x: &Tensor, pass: &Pass) -> Result<Tensor>;
 }
@@ -263,17 +268,26 @@ impl<'a> Values<'a> {
     }
 }
 
-/// What an observer sees.
+/// What an observer can see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
+    /// What a linear or convolution layer multiplies by its weight, `[rows, values]`: inputs, or patches of them.
+    WeightInput,
     /// The output of a linear or convolution layer.
     WeightOutput,
     /// The input of a batch norm.
     NormInput,
+    /// The output of a batch norm.
+    NormOutput,
 }
 
-/// Looks at tensors on their way: what it is, and how many of its kind came before in this pass.
-pub(crate) type Observer<'a> = dyn Fn(Seen, usize, &Tensor) -> Result<()> + 'a;
+/// Looks at tensors of some kinds on their way.
+#[derive(Clone, Copy)]
+pub(crate) struct Observer<'a> {
+    pub kinds: &'a [Seen],
+    /// Gets what it is, how many of its kind came before in this pass, and the tensor.
+    pub look: &'a dyn Fn(Seen, usize, &Tensor) -> Result<()>,
+}
 
 /// How one forward pass runs.
 pub(crate) struct Pass<'a> {
@@ -291,9 +305,9 @@ pub(crate) struct Pass<'a> {
     /// Whether batch norm normalises by the statistics of the batch; while training it does.
     pub batch_statistics: bool,
     /// Sees what flows through the layers.
-    pub observer: Option<&'a Observer<'a>>,
+    pub observer: Option<Observer<'a>>,
     /// Tensors of each kind shown so far.
-    pub shown: Cell<[usize; 2]>,
+    pub shown: Cell<[usize; 4]>,
     /// Dropout masks drawn so far.
     pub masks: Cell<u64>,
 }
@@ -313,7 +327,7 @@ impl<'a> Pass<'a> {
             precision: Kind::Float,
             batch_statistics: mode != Mode::Eval,
             observer: None,
-            shown: Cell::new([0; 2]),
+            shown: Cell::new([0; 4]),
             masks: Cell::new(0),
         }
     }
@@ -339,14 +353,14 @@ impl<'a> Pass<'a> {
         Ok(x.f_reshape(shape)?)
     }
 
-    /// Shows a tensor to whoever wants to see it.
-    pub(crate) fn show(&self, seen: Seen, tensor: &Tensor) -> Result<()> {
-        let Some(observer) = self.observer else { return Ok(()) };
+    /// Shows a tensor to whoever wants to see it; else it need not be made.
+    pub(crate) fn show(&self, seen: Seen, tensor: impl FnOnce() -> Result<Tensor>) -> Result<()> {
+        let Some(observer) = self.observer.filter(|observer| observer.kinds.contains(&seen)) else { return Ok(()) };
         let mut shown = self.shown.get();
         let place = shown[seen as usize];
         shown[seen as usize] += 1;
         self.shown.set(shown);
-        observer(seen, place, tensor)
+        (observer.look)(seen, place, &tensor()?)
     }
 
     /// The tensor in the number format of matrix products.

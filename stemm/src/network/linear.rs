@@ -38,6 +38,7 @@ impl LayerRule for Linear {
     fn forward(&self, values: &mut Values, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         let (weight, bias) = (pass.cast(values.parameter()?)?, pass.cast(values.parameter()?)?);
         let x = pass.cast(x)?;
+        pass.show(Seen::WeightInput, || Ok(x.shallow_clone()))?;
         let y = if pass.models == 1 {
             x.f_linear(&weight, Some(&bias))?
         } else {
@@ -46,7 +47,7 @@ impl LayerRule for Linear {
             let y = bias.f_unsqueeze(1)?.f_baddbmm(&x, &weight.f_transpose(1, 2)?, 1.0, 1.0)?;
             y.f_transpose(0, 1)?.f_flatten(1, 2)?
         };
-        pass.show(Seen::WeightOutput, &y)?;
+        pass.show(Seen::WeightOutput, || Ok(y.shallow_clone()))?;
         Ok(y)
     }
 }

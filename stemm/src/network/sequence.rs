@@ -32,6 +32,10 @@ impl LayerRule for Sequence {
         self.0.iter().try_fold(input, |flow, (name, layer)| plan.layer(name, layer, flow))
     }
 
+    fn branches(&self) -> &[Sequence] {
+        std::slice::from_ref(self)
+    }
+
     fn forward(&self, values: &mut Values, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         self.0.iter().try_fold(x.shallow_clone(), |x, (_, layer)| layer.rule().forward(values, &x, pass))
     }

@@ -1,0 +1,136 @@
+//! Covariances and correlations between the units of several models, over batches of samples.
+//!
+//! What is multiplied and summed are deviations from each unit's first sample, so that small ones beside a large mean survive,
+//! and a unit that never varies has none. Products are in the format of the samples, sums over batches in f64.
+
+use tch::{Kind, Tensor};
+
+use crate::error::Result;
+
+/// Running sums for some pairs of sets of units.
+pub(crate) struct Covariance {
+    pairs: Vec<(usize, usize)>,
+    samples: f64,
+    sums: Option<Sums>,
+}
+
+struct Sums {
+    /// The first sample of each set, `[units, 1]`.
+    origins: Vec<Tensor>,
+    /// Sums of deviations of each set, and of their squares, `[units]`.
+    deviations: Vec<Tensor>,
+    squares: Vec<Tensor>,
+    /// Sums of products of each pair, `[units, units]`.
+    products: Vec<Tensor>,
+}
+
+impl Covariance {
+    /// For pairs of places in the list of sets.
+    pub(crate) fn new(pairs: Vec<(usize, usize)>) -> Covariance {
+        Covariance { pairs, samples: 0.0, sums: None }
+    }
+
+    /// Number of sets, once there are samples.
+    pub(crate) fn sets(&self) -> usize {
+        self.sums.as_ref().map_or(0, |sums| sums.origins.len())
+    }
+
+    /// Adds samples of all sets, `[units, samples]` each.
+    pub(crate) fn add(&mut self, sets: &[Tensor]) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        let double = |tensor: &Tensor| tensor.f_zeros_like()?.f_to_kind(Kind::Double);
+        if self.sums.is_none() {
+            let first = |set: &Tensor| set.f_narrow(1, 0, 1)?.f_detach_copy();
+            let origins = sets.iter().map(first).collect::<Result<Vec<_>, _>>()?;
+            let zeros = || origins.iter().map(|origin| double(&origin.f_view([-1])?)).collect::<Result<Vec<_>, _>>();
+            let of_pair = |&(a, b): &(usize, usize)| double(&origins[a].f_matmul(&origins[b].f_tr()?)?);
+            let products = self.pairs.iter().map(of_pair).collect::<Result<_, _>>()?;
+            self.sums = Some(Sums { deviations: zeros()?, squares: zeros()?, products, origins });
+        }
+        let Some(sums) = &mut self.sums else { return Ok(()) };
+        let apart = sets.iter().zip(&sums.origins).map(|(set, origin)| set.f_sub(origin));
+        let apart: Vec<Tensor> = apart.collect::<Result<_, _>>()?;
+        let over_samples = |values: &Tensor| values.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
+        for ((apart, sum), squares) in apart.iter().zip(&mut sums.deviations).zip(&mut sums.squares) {
+            let _ = sum.f_add_(&over_samples(apart)?)?;
+            let _ = squares.f_add_(&over_samples(&apart.f_square()?)?)?;
+        }
+        for (&(a, b), sum) in self.pairs.iter().zip(&mut sums.products) {
+            let _ = sum.f_add_(&apart[a].f_matmul(&apart[b].f_tr()?)?)?;
+        }
+        self.samples += sets.first().map_or(0, |set| set.size()[1]) as f64;
+        Ok(())
+    }
+
+    /// Covariance of each unit of a pair's first set with each of its second, `[units, units]` in f64; `None` before the first
+    /// samples.
+    pub(crate) fn covariance(&self, pair: usize) -> Result<Option<Tensor>> {
+        let Some(sums) = &self.sums else { return Ok(None) };
+        let (a, b) = self.pairs[pair];
+        let between = sums.deviations[a].f_outer(&sums.deviations[b])?.f_div_scalar(self.samples)?;
+        Ok(Some(sums.products[pair].f_sub(&between)?.f_div_scalar(self.samples)?))
+    }
+
+    /// Standard deviation of each unit of a set, `[units]` in f64; 0 where nothing but rounding varies.
+    pub(crate) fn std(&self, set: usize) -> Result<Option<Tensor>> {
+        let Some(sums) = &self.sums else { return Ok(None) };
+        let mean = sums.deviations[set].f_div_scalar(self.samples)?;
+        let variance = sums.squares[set].f_div_scalar(self.samples)?.f_sub(&mean.f_square()?)?.f_clamp_min(0.0)?;
+        let std = variance.f_sqrt()?;
+        let unit = if sums.origins[set].kind() == Kind::Double { f64::EPSILON } else { f64::from(f32::EPSILON) };
+        let rounding = sums.origins[set].f_view([-1])?.f_abs()?.f_to_kind(Kind::Double)?.f_mul_scalar(4.0 * unit)?;
+        Ok(Some(std.f_where_self(&std.f_gt_tensor(&rounding)?, &std.f_zeros_like()?)?))
+    }
+
+    /// Pearson's correlation of a pair; 0 where one of two units never varies.
+    pub(crate) fn correlation(&self, pair: usize) -> Result<Option<Tensor>> {
+        let (a, b) = self.pairs[pair];
+        let (Some(covariance), Some(a), Some(b)) = (self.covariance(pair)?, self.std(a)?, self.std(b)?) else {
+            return Ok(None);
+        };
+        let scale = a.f_outer(&b)?;
+        let correlation = covariance.f_div(&scale)?.f_clamp(-1.0, 1.0)?;
+        Ok(Some(correlation.f_where_self(&scale.f_gt(0.0)?, &scale.f_zeros_like()?)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    #[test]
+    fn correlations_are_pearsons_however_the_samples_are_cut() {
+        let a = Tensor::randn([5, 90], (Kind::Double, Device::Cpu)) * 1e-3 + 1e3;
+        let b = &a * 0.5 + Tensor::randn([5, 90], (Kind::Double, Device::Cpu)) * 1e-3;
+        let all = Tensor::cat(&[&a, &b], 0);
+        let (exact, covariance) =
+            (all.corrcoef().narrow(0, 0, 5).narrow(1, 5, 5), all.cov(0, None::<Tensor>, None::<Tensor>));
+        for cut in [90, 40, 1] {
+            let mut own = Covariance::new(vec![(0, 1), (1, 1)]);
+            for start in (0..90).step_by(cut) {
+                let len = (cut as i64).min(90 - start);
+                own.add(&[a.narrow(1, start, len), b.narrow(1, start, len)]).unwrap();
+            }
+            let furthest = |a: Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]);
+            assert!(furthest(own.correlation(0).unwrap().unwrap(), &exact) < 1e-6, "{cut}");
+            let expected = covariance.narrow(0, 5, 5).narrow(1, 5, 5);
+            assert!(furthest(own.covariance(1).unwrap().unwrap() / 1e-6, &(&expected / 1e-6)) < 1e-3, "{cut}");
+            assert!(furthest(own.std(1).unwrap().unwrap().square() / 1e-6, &(expected.diag(0) / 1e-6)) < 1e-3, "{cut}");
+        }
+    }
+
+    #[test]
+    fn what_rounding_leaves_of_a_constant_correlates_with_nothing() {
+        let constant = Tensor::full([1, 21], 0.1, (Kind::Float, Device::Cpu));
+        let rounded = &constant + (Tensor::arange(21, (Kind::Float, Device::Cpu)).remainder(2) * 1e-8).view([1, 21]);
+        let mut own = Covariance::new(vec![(0, 1)]);
+        assert!(own.correlation(0).unwrap().is_none());
+        for (start, len) in [(0, 7), (7, 3), (10, 11)] {
+            own.add(&[constant.narrow(1, start, len), rounded.narrow(1, start, len)]).unwrap();
+        }
+        assert!(own.sums.as_ref().unwrap().squares[1].double_value(&[0]) > 0.0, "rounding is wanted");
+        assert_eq!(own.std(1).unwrap().unwrap().double_value(&[0]), 0.0);
+        assert_eq!(own.correlation(0).unwrap().unwrap().double_value(&[0, 0]), 0.0);
+    }
+}
