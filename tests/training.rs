@@ -52,6 +52,15 @@ fn seeds_spread_over_devices_give_the_models_of_one_device_in_their_order() {
 }
 
 #[test]
+fn models_side_by_side_share_the_time_that_passed() {
+    let data = blobs(0, Device::Cpu).unwrap();
+    let start = std::time::Instant::now();
+    let training = Trainer { at_once: Some(4), ..trainer(3) }.train(&network(), &data, &[0, 1, 2, 3]).unwrap();
+    let (all, shares) = (start.elapsed().as_secs_f64(), (0..4).map(|model| training.seconds(model)).sum::<f64>());
+    assert!(shares > 0.0 && shares <= all, "{shares} of {all}");
+}
+
+#[test]
 fn training_learns() {
     let data = blobs(0, Device::Cpu).unwrap();
     let training = trainer(20).train(&network(), &data, &[0]).unwrap();

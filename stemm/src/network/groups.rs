@@ -256,6 +256,43 @@ mod tests {
     }
 
     #[test]
+    fn what_is_tied_to_the_rest_of_a_longer_fixed_part_is_fixed() {
+        for turned in [false, true] {
+            let mut ties = Ties::default();
+            let units = ties.new_axis(2);
+            let (whole, cut) = (Axis::fixed(5), Axis::concatenated([Axis::fixed(3), units.clone()]));
+            if turned {
+                ties.unify(&cut, &whole)
+            } else {
+                ties.unify(&whole, &cut)
+            }
+            assert_eq!(shape(&ties, &units), [(false, 2, 1)], "{turned}");
+        }
+    }
+
+    #[test]
+    fn a_blocked_axis_is_cut_where_its_partner_is() {
+        let mut ties = Ties::default();
+        let (long, a, b) = (ties.new_axis(4), ties.new_axis(4), ties.new_axis(4));
+        ties.unify(&long.blocked(2), &Axis::concatenated([a.clone(), b.clone()]));
+        assert_eq!(shape(&ties, &long), [(true, 2, 1), (true, 2, 1)]);
+        assert_eq!((shape(&ties, &a), shape(&ties, &b)), (vec![(true, 2, 2)], vec![(true, 2, 2)]));
+    }
+
+    #[test]
+    fn units_that_would_have_to_be_torn_are_fixed() {
+        let mut ties = Ties::default();
+        let (three, one, pairs) = (ties.new_axis(3), ties.new_axis(1), ties.new_axis(2));
+        ties.unify(&Axis::concatenated([three.clone(), one.clone()]), &pairs.blocked(2));
+        assert_eq!((shape(&ties, &three), shape(&ties, &one)), (vec![(false, 3, 1)], vec![(false, 1, 1)]));
+        assert!(shape(&ties, &pairs).iter().all(|(free, ..)| !free));
+        // A symbol against itself in larger blocks.
+        let (own, rest, more) = (ties.new_axis(2), ties.new_axis(2), ties.new_axis(4));
+        ties.unify(&Axis::concatenated([own.blocked(2), rest]), &Axis::concatenated([own.clone(), more]));
+        assert!(shape(&ties, &own).iter().all(|(free, ..)| !free));
+    }
+
+    #[test]
     fn group_norm_keeps_the_larger_subgroup() {
         let mut ties = Ties::default();
         let (few, many) = (ties.new_axis(12), ties.new_axis(12));
@@ -263,5 +300,10 @@ mod tests {
         ties.divide(&many, 12); // 12! > (1!)^12
         assert_eq!(shape(&ties, &few), [(true, 6, 1), (true, 6, 1)]);
         assert_eq!(shape(&ties, &many), [(true, 12, 1)]);
+        let (three, six) = (ties.new_axis(3), ties.new_axis(6));
+        ties.divide(&three, 3); // 3! > (1!)^3
+        ties.divide(&six, 3); // (2!)^3 > 3!
+        assert_eq!(shape(&ties, &three), [(true, 3, 1)]);
+        assert_eq!(shape(&ties, &six), [(true, 2, 1); 3]);
     }
 }

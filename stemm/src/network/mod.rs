@@ -269,6 +269,65 @@ mod tests {
     }
 
     #[test]
+    fn layers_are_listed_by_name_in_their_order() -> Result<()> {
+        let network = Network::mlp(&[3, 5, 2])?;
+        let names: Vec<&str> = network.layers().iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["layer1", "relu1", "layer2"]);
+        Ok(())
+    }
+
+    #[test]
+    fn parameters_that_take_half_as_much_again_as_is_free_are_refused() -> Result<()> {
+        let Some(free) = crate::memory::available() else { return Ok(()) };
+        let side = (free as f64 * 1.5 / 4.0).sqrt() as i64;
+        let error = Network::new([side], [("fc", Linear::new(side, side).into())])?.init(0, Device::Cpu).unwrap_err();
+        assert!(matches!(error, Error::OutOfMemory(_)), "{error}");
+        Ok(())
+    }
+
+    #[test]
+    fn batch_norm_trains_on_two_values_a_channel_and_not_on_one() -> Result<()> {
+        for channels in [1, 3] {
+            let network = Network::new([channels], [("norm", BatchNorm::new(channels).into())])?;
+            let params = network.init(0, Device::Cpu)?;
+            let run = |samples| {
+                let x = Tensor::randn([samples, channels], (Kind::Float, Device::Cpu));
+                network.forward(&params, &x, Mode::Train { seed: 0 })
+            };
+            assert!(run(2).is_ok(), "{channels}");
+            assert!(matches!(run(1), Err(Error::Setting { setting: "batch_size", .. })), "{channels}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn products_of_sixteen_bits_give_outputs_of_the_parameters_format() -> Result<()> {
+        let network = Network::mlp(&[3, 5, 2])?;
+        let (params, x) = (network.init(0, Device::Cpu)?, Tensor::ones([4, 3], (Kind::Float, Device::Cpu)));
+        let pass = |precision| Pass { precision, ..Pass::new(Mode::Eval) };
+        let (full, half) =
+            (network.run(&params, &x, &pass(Kind::Float))?, network.run(&params, &x, &pass(Kind::BFloat16))?);
+        assert_eq!((full.kind(), half.kind()), (Kind::Float, Kind::Float));
+        let error = (&full - half).abs().max().double_value(&[]);
+        assert!(error > 0.0 && error < 0.05, "{error}");
+        Ok(())
+    }
+
+    #[test]
+    fn parameters_in_another_order_are_refused_as_such() -> Result<()> {
+        let network = Network::mlp(&[3, 3])?;
+        let params = network.init(0, Device::Cpu)?;
+        let turned = params.iter().rev().map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
+        let error = network.check_params(&Params::new(turned, [])).unwrap_err();
+        assert!(matches!(&error, Error::Setting { setting: "parameters", .. }), "{error}");
+        // As many as there are, but the same one twice.
+        let twice =
+            [("layer1.weight"), ("layer1.weight")].map(|name| (name.to_owned(), params.tensors()[0].shallow_clone()));
+        assert!(matches!(network.check_params(&Params::new(twice, [])), Err(Error::TensorNames { .. })));
+        Ok(())
+    }
+
+    #[test]
     fn dropout_depends_on_the_seed_alone_and_keeps_the_mean() -> Result<()> {
         let network = Network::new([10_000], [("drop", Dropout::new(0.25).into())])?;
         let (params, x) = (network.init(0, Device::Cpu)?, Tensor::ones([1, 10_000], (Kind::Float, Device::Cpu)));

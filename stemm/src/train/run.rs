@@ -313,3 +313,31 @@ fn norms(gradients: &[Tensor], models: usize) -> Result<Tensor> {
         .collect::<Result<Vec<_>>>()?;
     Ok(Tensor::f_stack(&norms, 0)?.f_norm_scalaropt_dim(2, [0i64], false)?.f_to_kind(Kind::Double)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_counts_the_epochs_since_the_best() {
+        let epoch = |held_out_loss| Epoch {
+            model: 0,
+            seed: 0,
+            epoch: 0,
+            train_loss: 0.0,
+            train_accuracy: 0.0,
+            held_out_loss,
+            held_out_accuracy: 0.0,
+            learning_rate: 0.0,
+            gradient_norm: 0.0,
+            seconds: 0.0,
+        };
+        let stopped = |patience, losses: &[f64]| {
+            let epochs: Vec<Epoch> = losses.iter().copied().map(epoch).collect();
+            Trainer { patience, ..Trainer::default() }.stopped_early(&epochs)
+        };
+        let losses = [3.0, 2.0, 1.0, 1.5, f64::NAN];
+        assert!(!stopped(Some(2), &losses[..4]) && stopped(Some(2), &losses) && !stopped(Some(3), &losses));
+        assert!(!stopped(None, &losses) && !stopped(Some(1), &[]));
+    }
+}

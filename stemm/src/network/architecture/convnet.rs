@@ -1,8 +1,8 @@
 //! A small convolutional network for teaching.
 
-use super::{Norm, scaled};
+use super::scaled;
 use crate::error::Result;
-use crate::network::{AdaptiveAvgPool2d, Conv2d, Flatten, Layer, Linear, MaxPool2d, Network, Relu};
+use crate::network::{AdaptiveAvgPool2d, BatchNorm, Conv2d, Flatten, Layer, Linear, MaxPool2d, Network, Relu};
 
 impl Network {
     /// Three convolutions with batch norm, each with twice the channels of the one before (16, 32, 64 times `width`),
@@ -17,16 +17,15 @@ impl Network {
     /// # Ok::<(), stemm::Error>(())
     /// ```
     pub fn convnet(input: [i64; 3], width: f64, classes: i64) -> Result<Network> {
-        let [mut channels, mut side, _] = input;
+        let [mut channels, ..] = input;
         let mut layers: Vec<(String, Layer)> = Vec::new();
         for (number, base) in (1..).zip([16, 32, 64]) {
             let outputs = scaled(base, width)?;
             layers.push((format!("conv{number}"), Conv2d::new(channels, outputs, 3).padding(1).without_bias().into()));
-            layers.push((format!("bn{number}"), Norm::Batch.layer(outputs, side)));
+            layers.push((format!("bn{number}"), BatchNorm::new(outputs).into()));
             layers.push((format!("relu{number}"), Relu.into()));
             if number < 3 {
                 layers.push((format!("pool{number}"), MaxPool2d::new(2).into()));
-                side /= 2;
             }
             channels = outputs;
         }
