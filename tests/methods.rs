@@ -176,3 +176,70 @@ fn networks_without_hidden_units_have_nothing_to_align() {
         assert!(found.permutations.iter().all(|own| own.0.is_empty()), "{}", found.method);
     }
 }
+
+#[test]
+fn every_merge_of_equal_models_is_that_model_and_of_aligned_ones_works() {
+    let data = data(false);
+    let (network, models) = trained(&data, 3);
+    let merges = [
+        Merging::Mean,
+        Merging::Fisher(Fisher { samples: 100, ..Fisher::default() }),
+        Merging::RegMean(RegMean::default()),
+        Merging::GreedySoup,
+    ];
+    let aligned =
+        WeightMatching { progress: Progress::Silent, ..WeightMatching::default() }.align(&models, &data).unwrap();
+    let aligned = aligned.apply(&models).unwrap();
+    let mut losses = Vec::new();
+    for merging in merges {
+        let same = merging.merge(&[models[0].clone(), models[0].clone()], &data).unwrap();
+        let pairs = same.params.tensors().iter().zip(models[0].params.tensors());
+        for (found, own) in pairs {
+            assert!((found - own).abs().max().double_value(&[]) < 2e-5, "{merging}");
+        }
+        let merged = merging.merge(&aligned, &data).unwrap();
+        assert_eq!(merged.network, network, "{merging}");
+        losses.push(merged.evaluate(&data.test).unwrap().loss);
+        assert!(matches!(merging.merge(&[], &data), Err(Error::TooFewModels { .. })), "{merging}");
+    }
+    assert!(losses.iter().all(|loss| *loss < 0.6), "{losses:?}");
+    assert!((1..3).all(|other| (losses[0] - losses[other]).abs() > 1e-6), "not different: {losses:?}");
+}
+
+#[test]
+fn a_greedy_soup_is_the_mean_of_the_models_that_help() {
+    let data = data(false);
+    let (network, models) = trained(&data, 2);
+    let bad = Model::new(network.clone(), network.init(9, Device::Cpu).unwrap()).unwrap();
+    // Twice the same model, and one that knows nothing in front.
+    let soup = greedy_soup(&[bad.clone(), models[0].clone(), models[0].clone()], &data).unwrap();
+    let same = soup
+        .params
+        .tensors()
+        .iter()
+        .zip(models[0].params.tensors())
+        .all(|(a, b)| (a - b).abs().max().double_value(&[]) < 1e-6);
+    assert!(same);
+    let accuracy = |model: &Model| model.evaluate(&data.held_out).unwrap().accuracy;
+    assert!(
+        accuracy(&greedy_soup(&[bad, models[0].clone(), models[1].clone()], &data).unwrap())
+            >= accuracy(&models[0]).max(accuracy(&models[1]))
+    );
+}
+
+#[test]
+fn settings_of_merges_that_cannot_work_are_refused_by_name() {
+    let data = data(false);
+    let network = Network::mlp(&[16, 6, 4]).unwrap();
+    let models = [Model::new(network.clone(), network.init(0, Device::Cpu).unwrap()).unwrap()];
+    for (name, merging) in [
+        ("samples", Merging::Fisher(Fisher { samples: 0, ..Fisher::default() })),
+        ("floor", Merging::Fisher(Fisher { floor: 0.0, ..Fisher::default() })),
+        ("floor", Merging::Fisher(Fisher { floor: f64::NAN, ..Fisher::default() })),
+        ("samples", Merging::RegMean(RegMean { samples: 0, ..RegMean::default() })),
+        ("shrinkage", Merging::RegMean(RegMean { shrinkage: 1.1, ..RegMean::default() })),
+    ] {
+        let error = merging.merge(&models, &data).unwrap_err();
+        assert!(matches!(&error, Error::Setting { setting, .. } if *setting == name), "{name}: {error}");
+    }
+}

@@ -74,7 +74,7 @@ pub mod prelude {
         mnist,
     };
     pub use crate::frame::{describe, load_parquet, save_csv, save_parquet};
-    pub use crate::merge::{Repair, merge, merge_weighted};
+    pub use crate::merge::{Fisher, Merging, RegMean, Repair, greedy_soup, merge, merge_weighted};
     pub use crate::network::architecture::{CifarResNet, ImageNetResNet, Norm, Vgg};
     pub use crate::network::{
         AdaptiveAvgPool2d, Add, AvgPool2d, BatchNorm, Concat, Conv2d, Dropout, Flatten, Gelu, GroupNorm, Layer,

@@ -1,11 +1,19 @@
 //! Merging: one network whose parameters are the weighted mean of several, with its statistics set right.
 
+mod fisher;
+mod merging;
 mod mixer;
+mod reg_mean;
 mod repair;
+mod soup;
 
+pub use fisher::Fisher;
+pub use merging::Merging;
 pub(crate) use mixer::Mixer;
+pub use reg_mean::RegMean;
 pub use repair::Repair;
 pub(crate) use repair::{REPAIR_SAMPLES, layer_moments, with_batch_statistics};
+pub use soup::greedy_soup;
 
 use crate::data::Dataset;
 use crate::error::{Error, Result};
