@@ -44,7 +44,16 @@ fn seeds_spread_over_devices_give_the_models_of_one_device_in_their_order() {
     let order =
         |training: &Training| training.history.epochs.iter().map(|row| (row.seed, row.epoch)).collect::<Vec<_>>();
     assert_eq!(order(&one), order(&several));
-    // More devices than seeds; an error on any of them.
+    // An error on any one of them.
+    for bad in &seeds[..3] {
+        let folder = folder("spread");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join(format!("seed{bad}.safetensors")), "no checkpoint").unwrap();
+        let broken = Trainer { checkpoints: Some(folder.clone()), ..spread.clone() };
+        assert!(matches!(broken.train(&network(), &data, &seeds), Err(Error::Corrupt { .. })), "{bad}");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+    // More devices than seeds.
     let idle = Trainer { devices: vec![Device::Cpu; 3], ..trainer(1) };
     assert_eq!(idle.train(&network(), &data, &[1, 2]).unwrap().models.len(), 2);
     let too_fast = Trainer { learning_rate: 1e38, ..spread };

@@ -60,13 +60,13 @@ pub use tch;
 /// What a notebook needs: `use stemm::prelude::*;`.
 pub mod prelude {
     pub use crate::align::{
-        ActivationMatching, Aligner, Alignment, FrankWolfe, MatchTo, Mixing, Permutation, Permutations, Similarity,
-        Sinkhorn, SinkhornLoss, Solver, Start, SteMm, WeightMatching,
+        ActivationMatching, Aligner, Alignment, FrankWolfe, MatchTo, Mixing, Naive, Permutation, Permutations,
+        Similarity, Sinkhorn, SinkhornLoss, Solver, Start, SteMm, WeightMatching,
     };
     pub use crate::analysis::{
-        Bezier, Estimator, Hutchinson, Interpolation, Lanczos, MergeGrowth, Plane, Simplex, SpectralDensity, Weighting,
-        agreement, compare, cycle_consistency, cycles, ensemble, geometry, paired_test, summary, unit_correlation,
-        variance_collapse,
+        Bezier, Estimator, Hutchinson, Interpolation, Lanczos, MergeGrowth, Plane, Simplex, SpectralDensity,
+        Tournament, Weighting, agreement, compare, compare_merges, cycle_consistency, cycles, ensemble, geometry,
+        paired_test, summary, unit_correlation, variance_collapse,
     };
     pub use crate::chart::{Bars, Chart, Contours, Heatmap, Lines};
     pub use crate::data::{

@@ -104,6 +104,10 @@ impl Aligner for ActivationMatching {
             converged,
         })
     }
+
+    fn with(&self, seed: u64, progress: Progress) -> Box<dyn Aligner> {
+        Box::new(ActivationMatching { seed, progress, ..self.clone() })
+    }
 }
 
 /// What is known of the outputs of one layer of all models.

@@ -94,6 +94,10 @@ impl Aligner for FrankWolfe {
             converged,
         })
     }
+
+    fn with(&self, seed: u64, progress: Progress) -> Box<dyn Aligner> {
+        Box::new(FrankWolfe { seed, progress, ..self.clone() })
+    }
 }
 
 /// Where one search ended.

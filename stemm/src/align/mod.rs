@@ -33,11 +33,12 @@ use crate::frame::{column, frame};
 use crate::merge::merge;
 use crate::network::{Model, PermutationSpec, check_models};
 use crate::notebook::{Bundle, Show};
+use crate::progress::Progress;
 use crate::slice;
 use matcher::Report;
 
-/// A method that aligns models.
-pub trait Aligner {
+/// A method that aligns models; its settings show as it is printed.
+pub trait Aligner: std::fmt::Debug {
     /// Name of the method in tables and charts.
     fn name(&self) -> &str;
 
@@ -46,6 +47,37 @@ pub trait Aligner {
     /// # Errors
     /// Fewer than two models, models of different networks, NaN weights, settings out of range.
     fn align(&self, models: &[Model], data: &Splits) -> Result<Alignment>;
+
+    /// The same method with another seed and another place for its progress.
+    fn with(&self, seed: u64, progress: Progress) -> Box<dyn Aligner>;
+}
+
+/// No alignment at all, as a method: what others are compared with.
+///
+/// ```
+/// use stemm::prelude::*;
+/// let data = blobs(0, Device::Cpu)?;
+/// let network = Network::mlp(&[16, 8, 4])?;
+/// let model = |seed| Model::new(network.clone(), network.init(seed, Device::Cpu)?);
+/// assert_eq!(Naive.align(&[model(0)?, model(1)?], &data)?.method, "naive");
+/// # Ok::<(), stemm::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Naive;
+
+impl Aligner for Naive {
+    fn name(&self) -> &str {
+        "naive"
+    }
+
+    fn align(&self, models: &[Model], _data: &Splits) -> Result<Alignment> {
+        check_models("an alignment", models, 2)?;
+        Alignment::naive(models)
+    }
+
+    fn with(&self, _seed: u64, _progress: Progress) -> Box<dyn Aligner> {
+        Box::new(*self)
+    }
 }
 
 /// Permutations of several models to the frame of the first, and how they were found.

@@ -158,6 +158,10 @@ impl Aligner for Sinkhorn {
         let seconds = begin.elapsed().as_secs_f64();
         Ok(Alignment { method: self.name().to_owned(), permutations, history, seconds, converged: true })
     }
+
+    fn with(&self, seed: u64, progress: Progress) -> Box<dyn Aligner> {
+        Box::new(Sinkhorn { seed, progress, ..self.clone() })
+    }
 }
 
 /// A model and the logits of its matrices.

@@ -184,6 +184,10 @@ impl Aligner for SteMm {
             converged,
         })
     }
+
+    fn with(&self, seed: u64, progress: Progress) -> Box<dyn Aligner> {
+        Box::new(SteMm { seed, progress, ..self.clone() })
+    }
 }
 
 /// A model that is matched to trainable weights.

@@ -96,6 +96,10 @@ impl Aligner for WeightMatching {
             converged,
         })
     }
+
+    fn with(&self, seed: u64, progress: Progress) -> Box<dyn Aligner> {
+        Box::new(WeightMatching { seed, progress, ..self.clone() })
+    }
 }
 
 impl WeightMatching {

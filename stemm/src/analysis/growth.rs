@@ -215,7 +215,7 @@ impl Show for Growth {
 }
 
 /// Half the width of a 95 % confidence band for the mean of `n` values, in standard errors.
-fn quantile(n: usize) -> f64 {
+pub(super) fn quantile(n: usize) -> f64 {
     use statrs::distribution::{ContinuousCDF, StudentsT};
     StudentsT::new(0.0, 1.0, (n.max(2) - 1) as f64).map_or(f64::NAN, |student| student.inverse_cdf(0.975))
 }

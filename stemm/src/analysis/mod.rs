@@ -12,11 +12,12 @@ mod permutations;
 mod plane;
 mod simplex;
 mod statistics;
+mod tournament;
 
 pub use activation::{Collapse, UnitCorrelation, unit_correlation, variance_collapse};
 pub use barrier::{Barriers, Curve, Interpolation, Point};
 pub use bezier::Bezier;
-pub use comparison::{Comparison, ComparisonRow, compare};
+pub use comparison::{Candidates, Comparison, ComparisonRow, compare, compare_merges};
 pub use geometry::{Geometry, TensorGeometry, geometry};
 pub use growth::{Growth, GrowthRow, MergeGrowth};
 pub use hessian::{
@@ -27,7 +28,8 @@ pub use permutations::{
 };
 pub use plane::{Landscape, Plane};
 pub use simplex::{Mixture, Simplex, SimplexLosses, Ternary, ensemble};
-pub use statistics::{paired_test, summary};
+pub use statistics::{holm, paired_test, summary};
+pub use tournament::{Measured, Tournament, TournamentRow, Verdicts};
 
 /// All pairs of `n` models, the first before the second.
 pub(crate) fn pairs(n: usize) -> impl Iterator<Item = (usize, usize)> {

@@ -98,18 +98,11 @@ pub fn paired_test(table: &DataFrame, method: &str, pair: &str, value: &str, bas
             let requirement = "at least two pairs: run more seeds";
             return Err(Error::Setting { setting: "frame", value, requirement });
         }
-        let (mean, error) = mean_and_error(&differences);
+        let (mean, error, t, p) = student(&differences);
         if !mean.is_finite() || !error.is_finite() {
             return Err(too_large(value));
         }
-        let freedom = (differences.len() - 1) as f64;
-        let t = mean / error;
-        let p = match StudentsT::new(0.0, 1.0, freedom) {
-            Ok(student) if t.is_finite() => 2.0 * student.cdf(-t.abs()),
-            _ if mean == 0.0 => 1.0,
-            _ => 0.0,
-        };
-        rows.push((other.to_owned(), mean, error, t, freedom, p));
+        rows.push((other.to_owned(), mean, error, t, (differences.len() - 1) as f64, p));
     }
     Ok(frame([
         column("method", rows.iter().map(|row| row.0.as_str())),
@@ -120,6 +113,46 @@ pub fn paired_test(table: &DataFrame, method: &str, pair: &str, value: &str, bas
         column("degrees_of_freedom", rows.iter().map(|row| row.4)),
         column("p_value", rows.iter().map(|row| row.5)),
     ]))
+}
+
+/// Student's test of whether the mean of some differences is 0: the mean, its standard error, t, and the two-sided p-value.
+pub(crate) fn student(differences: &[f64]) -> (f64, f64, f64, f64) {
+    let (mean, error) = mean_and_error(differences);
+    let t = mean / error;
+    let p = match StudentsT::new(0.0, 1.0, differences.len() as f64 - 1.0) {
+        Ok(student) if t.is_finite() => 2.0 * student.cdf(-t.abs()),
+        _ if mean == 0.0 => 1.0,
+        _ => 0.0,
+    };
+    (mean, error, t, p)
+}
+
+/// Holm's correction (1979) of the p-values of several tests: the chance that any test of a family whose hypotheses all hold has a
+/// corrected value below a level is at most that level.
+///
+/// The `i`-th smallest of `m` is multiplied by `m - i + 1`; none is smaller than one before it, or larger than 1.
+///
+/// # Errors
+/// A value outside of 0..=1.
+///
+/// ```
+/// let corrected = stemm::analysis::holm(&[0.01, 0.04, 0.03])?;
+/// assert!(corrected.iter().zip([0.03, 0.06, 0.06]).all(|(a, b)| (a - b).abs() < 1e-12));
+/// # Ok::<(), stemm::Error>(())
+/// ```
+pub fn holm(p_values: &[f64]) -> Result<Vec<f64>> {
+    if let Some(wrong) = p_values.iter().find(|p| !(0.0..=1.0).contains(*p)) {
+        let (value, requirement) = (wrong.to_string(), "between 0 and 1");
+        return Err(Error::Setting { setting: "p-value", value, requirement });
+    }
+    let mut order: Vec<usize> = (0..p_values.len()).collect();
+    order.sort_by(|&a, &b| p_values[a].total_cmp(&p_values[b]));
+    let (mut corrected, mut lowest) = (vec![0.0; p_values.len()], 0.0f64);
+    for (rank, &place) in order.iter().enumerate() {
+        lowest = lowest.max(p_values[place] * (p_values.len() - rank) as f64).min(1.0);
+        corrected[place] = lowest;
+    }
+    Ok(corrected)
 }
 
 const COLUMNS: &str = "look at its columns with `.schema()`";

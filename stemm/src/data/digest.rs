@@ -28,9 +28,17 @@ impl Dataset {
 impl Splits {
     /// SHA-256 of what a training sees: the training data and, since they choose the result, the held-out data.
     pub(crate) fn training_digest(&self) -> Result<String> {
-        let mut digest = Sha256::new();
-        self.train.add_to(&mut digest)?;
-        self.held_out.add_to(&mut digest)?;
-        Ok(file::hexadecimal(digest))
+        digest_of(&[&self.train, &self.held_out])
     }
+
+    /// SHA-256 of all parts: what a report sees.
+    pub(crate) fn digest(&self) -> Result<String> {
+        digest_of(&[&self.train, &self.held_out, &self.test])
+    }
+}
+
+fn digest_of(parts: &[&Dataset]) -> Result<String> {
+    let mut digest = Sha256::new();
+    parts.iter().try_for_each(|part| part.add_to(&mut digest))?;
+    Ok(file::hexadecimal(digest))
 }

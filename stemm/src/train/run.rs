@@ -77,10 +77,7 @@ impl TrainingRun {
             devices => devices.to_vec(),
         };
         // A device's share is always the same, so that what is interrupted goes on where it was.
-        let mut shares: Vec<Vec<&mut Course>> = devices.iter().map(|_| Vec::new()).collect();
-        for (index, course) in self.courses.iter_mut().enumerate() {
-            shares[index % devices.len()].push(course);
-        }
+        let shares = dealt(self.courses.iter_mut(), devices.len());
         let mut work = Vec::new();
         for (device, courses) in devices.into_iter().zip(shares) {
             work.push(Share {
@@ -147,6 +144,13 @@ impl Share<'_> {
         task.finish();
         Ok(())
     }
+}
+
+/// Items dealt to so many hands in turn.
+fn dealt<T>(items: impl Iterator<Item = T>, hands: usize) -> Vec<Vec<T>> {
+    let mut dealt: Vec<Vec<T>> = (0..hands).map(|_| Vec::new()).collect();
+    items.enumerate().for_each(|(index, item)| dealt[index % hands].push(item));
+    dealt
 }
 
 fn lost_thread() -> Error {
@@ -317,6 +321,12 @@ fn norms(gradients: &[Tensor], models: usize) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn items_are_dealt_in_turn() {
+        assert_eq!(dealt(0..5, 3), [vec![0, 3], vec![1, 4], vec![2]]);
+        assert_eq!(dealt(0..1, 2), [vec![0], vec![]]);
+    }
 
     #[test]
     fn patience_counts_the_epochs_since_the_best() {

@@ -1,0 +1,169 @@
+//! What a tournament says: means with standard errors over groups of models, and tests against one of the methods.
+
+use polars::prelude::DataFrame;
+
+use super::rows::{Measured, TournamentRow, to_frame};
+use crate::analysis::growth::quantile;
+use crate::analysis::statistics::{holm, mean_and_error, student};
+use crate::chart::{Chart, Lines, Series};
+use crate::error::{Error, Result};
+use crate::frame::{column, frame};
+use crate::notebook::{Bundle, Show};
+
+/// The rows of a tournament, and what follows from them.
+#[derive(Clone, Debug)]
+pub struct Verdicts {
+    /// One row a method, merge, number of models, group and seed.
+    pub rows: Vec<TournamentRow>,
+}
+
+/// What one line of the summary is about.
+type Contest<'a> = (&'a str, &'a str, usize); // merge, method, number of models
+
+impl Verdicts {
+    /// One row a method, merge, number of models, group and seed: losses and barriers in nats, and the error of a cell that failed.
+    pub fn frame(&self) -> DataFrame {
+        to_frame(&self.rows)
+    }
+
+    /// Mean and standard error over the groups, and a paired test against the method `baseline` (`naive`, say), with Holm's
+    /// correction over all tests of the table.
+    ///
+    /// Seeds of a method share their models: they are averaged within each group first, and only groups count as repeats.
+    ///
+    /// # Errors
+    /// A baseline that did not take part.
+    pub fn summary(&self, baseline: &str) -> Result<DataFrame> {
+        if !self.rows.iter().any(|row| row.method == baseline) {
+            let names: Vec<&str> = self.contests().into_iter().map(|(_, method, _)| method).collect();
+            let value = format!("{baseline}, but the methods are {}", distinct(&names).join(", "));
+            return Err(Error::Setting { setting: "baseline", value, requirement: "one of the methods" });
+        }
+        let contests = self.contests();
+        let tests: Vec<Option<(f64, f64, f64, f64)>> =
+            contests.iter().map(|contest| self.against(contest, baseline)).collect();
+        let p_values: Vec<f64> = tests.iter().flatten().map(|test| test.3).collect();
+        let mut corrected = holm(&p_values)?.into_iter();
+        let corrected: Vec<Option<f64>> = tests.iter().map(|test| test.and_then(|_| corrected.next())).collect();
+        let mean = |value: fn(&Measured) -> f64| -> Vec<Option<f64>> {
+            let means = contests.iter().map(|contest| mean_and_error(&self.by_group(contest, value)).0);
+            means.map(known).collect()
+        };
+        let error = |value: fn(&Measured) -> f64| -> Vec<Option<f64>> {
+            contests.iter().map(|contest| known(mean_and_error(&self.by_group(contest, value)).1)).collect()
+        };
+        Ok(frame([
+            column("merge", contests.iter().map(|contest| contest.0)),
+            column("method", contests.iter().map(|contest| contest.1)),
+            column("n_models", contests.iter().map(|contest| contest.2 as u64)),
+            column("groups", contests.iter().map(|contest| self.by_group(contest, |own| own.test_loss).len() as u64)),
+            column(
+                "failed",
+                contests.iter().map(|contest| self.of(contest).filter(|row| row.measured.is_err()).count() as u64),
+            ),
+            column("test_loss_nats", mean(|own| own.test_loss)),
+            column("test_loss_error", error(|own| own.test_loss)),
+            column("excess_nats", mean(Measured::excess)),
+            column("excess_error", error(Measured::excess)),
+            column("test_accuracy", mean(|own| own.test_accuracy)),
+            column("test_accuracy_error", error(|own| own.test_accuracy)),
+            column("mean_barrier_nats", mean(|own| own.mean_barrier)),
+            column("mean_barrier_error", error(|own| own.mean_barrier)),
+            column("difference_nats", tests.iter().map(|test| test.map(|test| test.0)).collect::<Vec<Option<f64>>>()),
+            column("difference_error", tests.iter().map(|test| test.map(|test| test.1)).collect::<Vec<Option<f64>>>()),
+            column("p_value", tests.iter().map(|test| test.map(|test| test.3)).collect::<Vec<Option<f64>>>()),
+            column("p_holm", corrected),
+            column("seconds", mean(|own| own.seconds + own.merge_seconds)),
+        ]))
+    }
+
+    /// Loss beyond the mean of the models' against the number of models: one line a method, with 95 % confidence bands.
+    pub fn chart(&self) -> Chart {
+        let contests = self.contests();
+        let mut names: Vec<(&str, &str)> = contests.iter().map(|&(merge, method, _)| (merge, method)).collect();
+        names = distinct(&names);
+        let several = names.iter().any(|(merge, _)| *merge != names[0].0);
+        let series = names.iter().map(|&(merge, method)| {
+            let own = contests.iter().filter(|contest| (contest.0, contest.1) == (merge, method));
+            let points = own.map(|contest| {
+                let values = self.by_group(contest, Measured::excess);
+                let (mean, error) = mean_and_error(&values);
+                let half = quantile(values.len()) * error;
+                ((contest.2 as f64, mean), (mean - half, mean + half))
+            });
+            let (points, band): (Vec<_>, Vec<_>) = points.unzip();
+            Series::new(if several { format!("{method}, {merge}") } else { method.to_owned() }, points).band(band)
+        });
+        Lines::new("Merged models, beyond the mean of their own losses", "models", "excess test loss (nats)")
+            .series(series)
+            .into()
+    }
+
+    /// Merges, methods and numbers of models, in the order of the rows.
+    fn contests(&self) -> Vec<Contest<'_>> {
+        let all: Vec<Contest> =
+            self.rows.iter().map(|row| (row.merge.as_str(), row.method.as_str(), row.n_models)).collect();
+        let mut contests = distinct(&all);
+        contests.sort_by_key(|contest| contest.2);
+        contests
+    }
+
+    /// A value of each group in which the contest was measured, averaged over the seeds of the method.
+    fn by_group(&self, contest: &Contest, value: fn(&Measured) -> f64) -> Vec<f64> {
+        self.groups(contest, value).into_iter().map(|(_, mean)| mean).collect()
+    }
+
+    /// The rows of a contest.
+    fn of<'a>(&'a self, contest: &'a Contest) -> impl Iterator<Item = &'a TournamentRow> {
+        self.rows.iter().filter(|row| (row.merge.as_str(), row.method.as_str(), row.n_models) == *contest)
+    }
+
+    fn groups(&self, contest: &Contest, value: fn(&Measured) -> f64) -> Vec<(usize, f64)> {
+        let mut groups: Vec<usize> = self.of(contest).map(|row| row.group).collect();
+        groups = distinct(&groups);
+        let mean = |group: usize| {
+            let rows = self.of(contest).filter(|row| row.group == group);
+            let values: Vec<f64> = rows.filter_map(|row| row.measured.as_ref().ok()).map(value).collect();
+            let mean = values.iter().sum::<f64>() / values.len() as f64;
+            mean.is_finite().then_some((group, mean))
+        };
+        groups.into_iter().filter_map(mean).collect()
+    }
+
+    /// Student's test of the loss against the baseline's in the groups that both have; none against itself, or of fewer than two.
+    fn against(&self, contest: &Contest, baseline: &str) -> Option<(f64, f64, f64, f64)> {
+        if contest.1 == baseline {
+            return None;
+        }
+        let others = self.groups(&(contest.0, baseline, contest.2), |own| own.test_loss);
+        let own = self.groups(contest, |own| own.test_loss);
+        let other = |group: usize| others.iter().find(|(other, _)| *other == group).map(|(_, loss)| loss);
+        let differences: Vec<f64> = own.iter().filter_map(|(group, loss)| Some(loss - other(*group)?)).collect();
+        (differences.len() > 1).then(|| student(&differences))
+    }
+}
+
+/// What is a number; a missing value else.
+fn known(value: f64) -> Option<f64> {
+    Some(value).filter(|value| value.is_finite())
+}
+
+/// Each value once, in the order in which it first comes.
+fn distinct<T: PartialEq + Copy>(values: &[T]) -> Vec<T> {
+    let mut found = Vec::new();
+    for value in values {
+        if !found.contains(value) {
+            found.push(*value);
+        }
+    }
+    found
+}
+
+impl Show for Verdicts {
+    fn look(&self) -> Bundle {
+        let failed = self.rows.iter().filter(|row| row.measured.is_err()).count();
+        let remark =
+            if failed == 0 { "losses in nats".to_owned() } else { format!("losses in nats; {failed} cells failed") };
+        Bundle::table(&self.frame(), &remark)
+    }
+}

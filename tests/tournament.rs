@@ -1,0 +1,230 @@
+//! The referee: the same table however often it is killed, one row a cell whatever fails, and repeats that are repeats.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use stemm::Error;
+use stemm::analysis::{Measured, TournamentRow, Verdicts};
+use stemm::data::Splits;
+use stemm::prelude::*;
+
+fn tournament(results: Option<PathBuf>) -> Tournament {
+    let quiet = Progress::Silent;
+    Tournament {
+        trainer: Trainer { epochs: 6, batch_size: 64, progress: quiet, ..Trainer::default() },
+        methods: vec![
+            Box::new(Naive),
+            Box::new(WeightMatching::default()),
+            Box::new(SteMm { epochs: 6, batch_size: 64, ..SteMm::default() }),
+        ],
+        merges: vec![Merging::Mean, Merging::GreedySoup],
+        counts: vec![2, 3],
+        groups: 2,
+        seeds: vec![0, 1],
+        barrier_points: 5,
+        results,
+        progress: quiet,
+        ..Tournament::new(Network::mlp(&[16, 24, 16, 4]).unwrap())
+    }
+}
+
+fn file(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("stemm-tournament-{name}-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder.join("results.parquet")
+}
+
+/// Rows without what differs from run to run.
+fn figures(verdicts: &Verdicts) -> Vec<String> {
+    let timeless = |row: &TournamentRow| {
+        let mut row = row.clone();
+        row.measured = row.measured.map(|own| Measured { seconds: 0.0, merge_seconds: 0.0, peak_memory: None, ..own });
+        format!("{row:?}")
+    };
+    verdicts.rows.iter().map(timeless).collect()
+}
+
+/// Runs in a process of its own, to be killed.
+#[test]
+#[ignore = "another test runs it"]
+fn runs_a_tournament() {
+    let Some(path) = std::env::var_os("STEMM_TOURNAMENT") else { return };
+    tournament(Some(path.into())).run(&blobs(0, Device::Cpu).unwrap()).unwrap();
+}
+
+fn killed_after(milliseconds: u64, path: &Path) -> bool {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "runs_a_tournament"])
+        .env("STEMM_TOURNAMENT", path)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(milliseconds));
+    let ended = child.try_wait().unwrap().is_some();
+    let _ = child.kill();
+    child.wait().unwrap();
+    !ended
+}
+
+#[test]
+fn killed_at_any_moment_and_started_again_it_gives_the_table_of_one_run() {
+    let data = blobs(0, Device::Cpu).unwrap();
+    let straight = tournament(None).run(&data).unwrap();
+    assert_eq!(straight.rows.len(), 2 * 2 * 3 * 2 * 2);
+    assert!(straight.rows.iter().all(|row| row.measured.is_ok()));
+    let path = file("killed");
+    // Until it comes through; each time a little later.
+    let kills = (0..60).map(|round| killed_after(60 + 40 * round, &path)).take_while(|killed| *killed).count();
+    assert!(kills >= 2, "never killed on its way");
+    let resumed = tournament(Some(path.clone())).run(&data).unwrap();
+    assert_eq!(figures(&straight), figures(&resumed));
+    // What is there is read, not measured again: times are those of before.
+    let again = tournament(Some(path.clone())).run(&data).unwrap();
+    assert_eq!(format!("{resumed:?}"), format!("{again:?}"));
+    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+}
+
+#[test]
+fn rows_of_other_data_and_settings_are_kept_and_not_taken() {
+    let path = file("other");
+    let first = Tournament { groups: 1, seeds: vec![0], ..tournament(Some(path.clone())) };
+    let own = first.run(&blobs(0, Device::Cpu).unwrap()).unwrap();
+    // Models beside the file are those of the first data: others need a file, or a folder, of their own.
+    let elsewhere = path.with_file_name("models");
+    let other = Tournament {
+        trainer: Trainer { checkpoints: Some(elsewhere), ..first.trainer.clone() },
+        ..Tournament { groups: 1, seeds: vec![0], ..tournament(Some(path.clone())) }
+    };
+    let others = other.run(&blobs(1, Device::Cpu).unwrap()).unwrap();
+    assert_ne!(figures(&own), figures(&others));
+    let finer = Tournament { barrier_points: 9, groups: 1, seeds: vec![0], ..tournament(Some(path.clone())) };
+    assert_ne!(figures(&own), figures(&finer.run(&blobs(0, Device::Cpu).unwrap()).unwrap()));
+    // All three are in the file.
+    assert_eq!(load_parquet(&path).unwrap().height(), 3 * own.rows.len());
+    assert_eq!(format!("{own:?}"), format!("{:?}", first.run(&blobs(0, Device::Cpu).unwrap()).unwrap()));
+    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+}
+
+/// Fails for three models until a file is there.
+#[derive(Clone, Debug)]
+struct Fails(PathBuf);
+
+impl Aligner for Fails {
+    fn name(&self) -> &str {
+        "fails"
+    }
+
+    fn align(&self, models: &[Model], _data: &Splits) -> stemm::Result<Alignment> {
+        match models.len() == 3 && !self.0.exists() {
+            true => Err(Error::Permutation { reason: "on purpose".into() }),
+            false => Alignment::naive(models),
+        }
+    }
+
+    fn with(&self, _seed: u64, _progress: Progress) -> Box<dyn Aligner> {
+        Box::new(self.clone())
+    }
+}
+
+#[test]
+fn a_cell_that_fails_has_a_row_with_its_error_and_is_tried_again() {
+    let path = file("fails");
+    let mended = path.with_file_name("mended");
+    let run = || {
+        let methods: Vec<Box<dyn Aligner>> = vec![Box::new(Naive), Box::new(Fails(mended.clone()))];
+        let tournament = Tournament { methods, groups: 2, seeds: vec![0], ..tournament(Some(path.clone())) };
+        tournament.run(&blobs(0, Device::Cpu).unwrap()).unwrap()
+    };
+    let broken = run();
+    let failed = |verdicts: &Verdicts| verdicts.rows.iter().filter(|row| row.measured.is_err()).count();
+    assert_eq!((broken.rows.len(), failed(&broken)), (2 * 2 * 2 * 2, 2 * 2));
+    let error = broken.rows.iter().find_map(|row| row.measured.clone().err()).unwrap();
+    assert!(error.contains("on purpose"), "{error}");
+    let summary = broken.summary("naive").unwrap();
+    let failed_column: Vec<u64> = summary.column("failed").unwrap().u64().unwrap().iter().flatten().collect();
+    assert_eq!(failed_column.iter().sum::<u64>(), 4);
+    std::fs::write(&mended, "").unwrap();
+    assert_eq!(failed(&run()), 0);
+    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+}
+
+#[test]
+fn only_groups_are_repeats_and_tests_are_corrected_for_their_number() {
+    // By hand: seeds are averaged within their group.
+    let loss = |method: &str, group: usize, seed: u64| match method {
+        "a" => [1.0, 1.2, 1.4][group],
+        "b" => [1.1, 1.2, 1.6][group] + if seed == 0 { 0.05 } else { -0.05 },
+        _ => [2.0, 2.3, 2.4][group],
+    };
+    let mut verdicts = tournament(None).run(&blobs(0, Device::Cpu).unwrap()).unwrap();
+    let like = verdicts.rows[0].clone();
+    verdicts.rows.clear();
+    for method in ["a", "b", "c"] {
+        for group in 0..3 {
+            for seed in 0..2 {
+                let measured = like.measured.clone().map(|own| Measured {
+                    test_loss: loss(method, group, seed),
+                    models_loss: 0.5,
+                    ..own
+                });
+                verdicts.rows.push(TournamentRow {
+                    method: method.into(),
+                    group,
+                    seed,
+                    n_models: 2,
+                    measured,
+                    ..like.clone()
+                });
+            }
+        }
+    }
+    let table = verdicts.summary("a").unwrap();
+    let column = |name: &str| table.column(name).unwrap().f64().unwrap().iter().collect::<Vec<_>>();
+    let near =
+        |found: Option<f64>, expected: f64| assert!((found.unwrap() - expected).abs() < 1e-9, "{found:?} {expected}");
+    near(column("test_loss_nats")[1], 1.3);
+    near(column("excess_nats")[0], 0.7);
+    near(column("test_loss_error")[0], (0.04f64 / 3.0).sqrt());
+    // b - a: 0.1, 0, 0.2: mean 0.1, s = 0.1, error 0.1 / sqrt 3, t = sqrt 3 with two degrees of freedom.
+    near(column("difference_nats")[1], 0.1);
+    near(column("difference_error")[1], 0.1 / 3f64.sqrt());
+    let p = column("p_value");
+    assert!((p[1].unwrap() - 0.225_403).abs() < 1e-5, "{p:?}"); // 1 - t / sqrt(t² + 2), twice over
+    assert_eq!(p[0], None);
+    let corrected = column("p_holm");
+    near(corrected[1], p[1].unwrap().max(2.0 * p[2].unwrap()));
+    near(corrected[2], 2.0 * p[2].unwrap());
+    let groups: Vec<u64> = table.column("groups").unwrap().u64().unwrap().iter().flatten().collect();
+    assert_eq!(groups, [3, 3, 3]);
+    let svg = verdicts.chart().svg().unwrap();
+    assert!(
+        ["a", "b", "c"].iter().all(|method| svg.contains(&format!(">{method}<"))) || svg.contains("excess"),
+        "{svg}"
+    );
+    assert!(matches!(verdicts.summary("d"), Err(Error::Setting { setting: "baseline", .. })));
+}
+
+#[test]
+fn settings_that_cannot_work_are_refused_by_name() {
+    let data = blobs(0, Device::Cpu).unwrap();
+    for (name, wrong) in [
+        ("groups", Tournament { groups: 0, ..tournament(None) }),
+        ("counts", Tournament { counts: vec![], ..tournament(None) }),
+        ("counts", Tournament { counts: vec![3, 1], ..tournament(None) }),
+        ("seeds", Tournament { seeds: vec![], ..tournament(None) }),
+        ("methods", Tournament { methods: vec![], ..tournament(None) }),
+        ("methods", Tournament { methods: vec![Box::new(Naive), Box::new(Naive)], ..tournament(None) }),
+        ("merges", Tournament { merges: vec![Merging::Mean, Merging::Mean], ..tournament(None) }),
+        ("barrier_points", Tournament { barrier_points: 1, ..tournament(None) }),
+    ] {
+        let error = wrong.run(&data).unwrap_err();
+        assert!(matches!(&error, Error::Setting { setting, .. } if *setting == name), "{name}: {error}");
+    }
+    let path = file("foreign");
+    save_parquet(&data.frame(), &path).unwrap();
+    let error = tournament(Some(path.clone())).run(&data).unwrap_err();
+    assert!(matches!(&error, Error::Corrupt { format: "tournament", .. }), "{error}");
+    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+}
