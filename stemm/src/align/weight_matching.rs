@@ -13,9 +13,9 @@ use super::matcher::{Matcher, Report};
 use super::{Aligner, Alignment, Permutations, Record, in_frame_of_first};
 use crate::data::Splits;
 use crate::error::Result;
-use crate::network::{Model, Params, check_models};
+use crate::network::{Model, Params, PermutationSpec, check_models};
 use crate::progress::Progress;
-use crate::rng::{Purpose, rng};
+use crate::rng::{Purpose, rng, step_seed};
 use crate::train::{Precision, positive};
 
 /// How the assignment problems of consecutive calls are started.
@@ -47,6 +47,9 @@ pub struct WeightMatching {
     pub solver: Solver,
     /// Number format of the gain matrices' products.
     pub precision: Precision,
+    /// Further ascents with other orders of models and groups; the one with the highest objective is the result. Coordinate
+    /// ascent can stop below the highest point of networks with residual streams.
+    pub restarts: usize,
     /// Seed of the order in which models and groups are visited.
     pub seed: u64,
     /// Where progress is shown.
@@ -59,6 +62,7 @@ impl Default for WeightMatching {
             max_sweeps: 100,
             solver: Solver::WarmStarted,
             precision: Precision::F32,
+            restarts: 0,
             seed: 0,
             progress: Progress::default(),
         }
@@ -78,19 +82,18 @@ impl Aligner for WeightMatching {
         let _guard = tch::no_grad_guard();
         let start = Instant::now();
         let spec = models[0].network.permutation_spec();
-        let mut order = rng(self.seed, Purpose::SweepOrder(0));
-        let matcher = |model: &Model| Matcher::new(&spec, &model.params, self.solver, self.precision, self.max_sweeps);
-        let mut matchers: Vec<Matcher> = models.iter().map(matcher).collect();
-        let mut history = Vec::new();
-        let converged = if models.len() == 2 {
-            self.match_two(&models[0].params, &mut matchers[1], &mut order, &mut history)?
-        } else {
-            self.match_many(&mut matchers, &mut order, &mut history)?
-        };
-        let found = matchers.iter().map(|matcher| matcher.permutations().clone());
+        let mut best: Option<Ascent> = None;
+        for attempt in 0..=self.restarts {
+            let ascent = self.ascend(&spec, models, attempt)?;
+            // Of equal ones the first.
+            if best.as_ref().is_none_or(|best| ascent.objective() > best.objective()) {
+                best = Some(ascent);
+            }
+        }
+        let Ascent { permutations, history, converged } = best.unwrap_or_default();
         Ok(Alignment {
             method: self.name().to_owned(),
-            permutations: in_frame_of_first(found.collect())?,
+            permutations: in_frame_of_first(permutations)?,
             history,
             seconds: start.elapsed().as_secs_f64(),
             converged,
@@ -102,7 +105,37 @@ impl Aligner for WeightMatching {
     }
 }
 
+/// Where one ascent ended.
+#[derive(Default)]
+struct Ascent {
+    permutations: Vec<Permutations>,
+    history: Vec<Record>,
+    converged: bool,
+}
+
+impl Ascent {
+    fn objective(&self) -> f64 {
+        self.history.last().and_then(|record| record.objective).unwrap_or(f64::NEG_INFINITY)
+    }
+}
+
 impl WeightMatching {
+    /// One ascent; each attempt visits models and groups in another order.
+    fn ascend(&self, spec: &PermutationSpec, models: &[Model], attempt: usize) -> Result<Ascent> {
+        let seed = if attempt == 0 { self.seed } else { step_seed(self.seed, attempt) };
+        let mut order = rng(seed, Purpose::SweepOrder(0));
+        let matcher = |model: &Model| Matcher::new(spec, &model.params, self.solver, self.precision, self.max_sweeps);
+        let mut matchers: Vec<Matcher> = models.iter().map(matcher).collect();
+        let mut history = Vec::new();
+        let converged = if models.len() == 2 {
+            self.match_two(&models[0].params, &mut matchers[1], &mut order, &mut history)?
+        } else {
+            self.match_many(&mut matchers, &mut order, &mut history)?
+        };
+        let permutations = matchers.iter().map(|matcher| matcher.permutations().clone()).collect();
+        Ok(Ascent { permutations, history, converged })
+    }
+
     fn match_two(
         &self,
         target: &Params,

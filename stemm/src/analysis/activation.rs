@@ -68,7 +68,7 @@ pub fn unit_correlation(label: &str, layer: &str, models: &[Model], data: &Datas
 }
 
 /// The two models that there must be.
-fn exactly_two<'a>(operation: &'static str, models: &'a [Model]) -> Result<&'a [Model; 2]> {
+pub(super) fn exactly_two<'a>(operation: &'static str, models: &'a [Model]) -> Result<&'a [Model; 2]> {
     check_models(operation, models, 2)?;
     let requirement = "exactly two: choose them from the list";
     let wrong = || Error::Setting { setting: "models", value: models.len().to_string(), requirement };

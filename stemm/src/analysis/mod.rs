@@ -8,6 +8,7 @@ mod comparison;
 mod geometry;
 mod growth;
 mod hessian;
+mod layerwise;
 mod permutations;
 mod plane;
 mod simplex;
@@ -22,6 +23,10 @@ pub use geometry::{Geometry, TensorGeometry, geometry};
 pub use growth::{Growth, GrowthRow, MergeGrowth};
 pub use hessian::{
     BatchTrace, Density, Eigenvalues, Estimator, Hutchinson, Lanczos, SpectralDensity, TraceEstimate, Traces, Weighting,
+};
+pub use layerwise::{
+    FeatureConnectivity, LayerBarrier, LayerBarriers, LayerFeatures, LayerwiseInterpolation, Moving,
+    feature_connectivity,
 };
 pub use permutations::{
     Agreement, CycleConsistency, Cycles, GroupAgreement, GroupCycles, Triangle, agreement, cycle_consistency, cycles,
