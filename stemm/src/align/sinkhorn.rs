@@ -9,7 +9,7 @@ use std::time::Instant;
 use tch::{Kind, Tensor};
 
 use super::matcher::Report;
-use super::soft::{ROUNDS, SoftMaps, Start, sinkhorn};
+use super::soft::{SoftMaps, Start, sinkhorn};
 use super::{Aligner, Alignment, Mixing, Permutations, Record, assignment_of};
 use crate::data::{Order, Splits};
 use crate::error::{Error, Result};
@@ -174,7 +174,7 @@ struct Mover<'a> {
 impl Mover<'_> {
     fn soft(&self, temperature: f64) -> Result<SoftMaps> {
         let maps = self.logits.tensors().iter();
-        Ok(SoftMaps(maps.map(|z| sinkhorn(&z.f_div_scalar(temperature)?, ROUNDS)).collect::<Result<_>>()?))
+        Ok(SoftMaps(maps.map(|z| sinkhorn(&z.f_div_scalar(temperature)?)).collect::<Result<_>>()?))
     }
 
     fn mapped(&self, spec: &PermutationSpec, temperature: f64) -> Result<Params> {
