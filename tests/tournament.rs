@@ -151,6 +151,16 @@ fn a_cell_that_fails_has_a_row_with_its_error_and_is_tried_again() {
 }
 
 #[test]
+fn models_that_cannot_be_trained_are_rows_with_the_reason() {
+    let trainer = Trainer { learning_rate: 1e38, ..tournament(None).trainer };
+    let verdicts = Tournament { trainer, ..tournament(None) }.run(&blobs(0, Device::Cpu).unwrap()).unwrap();
+    assert_eq!(verdicts.rows.len(), 48);
+    assert!(verdicts.rows.iter().all(|row| row.measured.as_ref().is_err_and(|reason| reason.contains("loss"))));
+    let summary = verdicts.summary("naive").unwrap();
+    assert_eq!(summary.column("test_loss_nats").unwrap().null_count(), summary.height());
+}
+
+#[test]
 fn only_groups_are_repeats_and_tests_are_corrected_for_their_number() {
     // By hand: seeds are averaged within their group.
     let loss = |method: &str, group: usize, seed: u64| match method {

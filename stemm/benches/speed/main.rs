@@ -8,6 +8,7 @@ mod analysis;
 mod assignment;
 mod growth;
 mod measure;
+mod methods;
 #[path = "../shared/mlp.rs"]
 mod mlp;
 mod training;
@@ -22,12 +23,15 @@ pub type Outcome = Result<(), Box<dyn Error>>;
 /// A name, and what measures and prints its rows.
 type Bench = (&'static str, fn() -> Outcome);
 
-const BENCHES: [Bench; 11] = [
+const BENCHES: [Bench; 14] = [
     ("assignment_cold", assignment::cold),
     ("assignment_warm", alignment::warm_assignment),
     ("weight_matching", alignment::weight_matching),
     ("weight_matching_many", alignment::weight_matching_many),
     ("ste_mm_step", alignment::ste_mm_step),
+    ("activation_matching", methods::activation_matching),
+    ("frank_wolfe_step", methods::frank_wolfe_step),
+    ("sinkhorn_step", methods::sinkhorn_step),
     ("hessian_trace", analysis::hessian_trace),
     ("interpolation", analysis::interpolation),
     ("landscape", analysis::landscape),

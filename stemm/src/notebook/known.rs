@@ -6,8 +6,8 @@ use tch::Tensor;
 use super::{Bundle, SHOWN_VALUE, Show, beginning};
 use crate::align::Alignment;
 use crate::analysis::{
-    Agreement, Barriers, Collapse, Comparison, CycleConsistency, Cycles, Density, Eigenvalues, Geometry, Growth,
-    Landscape, SimplexLosses, Ternary, Traces, UnitCorrelation,
+    Agreement, Barriers, Collapse, Comparison, CycleConsistency, Cycles, Density, Eigenvalues, FeatureConnectivity,
+    Geometry, Growth, Landscape, LayerBarriers, SimplexLosses, Ternary, Traces, UnitCorrelation, Verdicts,
 };
 use crate::chart::{Bars, Chart, Contours, Drawing, GroupMap, Heatmap, Lines};
 use crate::data::{Dataset, Pictures, Splits};
@@ -70,13 +70,16 @@ unsafe fn by_type<'a>(kind: std::any::TypeId, value: *const ()) -> Option<&'a dy
         Cycles,
         Density,
         Eigenvalues,
+        FeatureConnectivity,
         Geometry,
         Growth,
         Landscape,
+        LayerBarriers,
         SimplexLosses,
         Ternary,
         Traces,
         UnitCorrelation,
+        Verdicts,
         super::Shown,
     ];
     None
@@ -221,7 +224,12 @@ mod tests {
             let search = Lanczos { count: 1, max_products, relative_error: 1e-4, ..Lanczos::default() };
             Ok::<_, crate::Error>(search.eigenvalues(&[one], &data.test)?.remove(0))
         };
-        let looks: [(&dyn Show, &str, &str); 20] = [
+        let short = Trainer { epochs: 1, ..Trainer::default() };
+        let methods: Vec<Box<dyn Aligner>> = vec![Box::new(Naive)];
+        let all =
+            Tournament { trainer: short, methods, counts: vec![2], groups: 1, ..Tournament::new(network.clone()) };
+        let layers = LayerwiseInterpolation { points: 2, ..LayerwiseInterpolation::default() };
+        let looks: [(&dyn Show, &str, &str); 23] = [
             (&models[0].evaluate(&data.test)?, "loss_nats", ""),
             (&*run, "train_loss_nats", "3 of 3 epochs are done"),
             (&training, "held_out_loss_nats", "3 models"),
@@ -262,6 +270,9 @@ mod tests {
                 "67 eigenvalues; mean ",
             ),
             (&Hutchinson { vectors: 2, ..Hutchinson::default() }.traces(&[one], &data.test)?, "trace", "parameters"),
+            (&all.run(&data)?, "excess_over_models_nats", "losses in nats"),
+            (&layers.barriers("pair", pair, &data)?, "loss_at_end_nats", "pair on blobs test"),
+            (&feature_connectivity("pair", pair, &data)?, "distance_to_mean", "pair on blobs test"),
         ];
         for (value, column, remark) in looks {
             let look = value.look();

@@ -109,6 +109,8 @@ impl Tournament {
         };
         let cells = self.cells();
         let mut task = self.progress.task("tournament", cells.len() * self.merges.len());
+        // The models of the group that is at work, or why there are none.
+        let mut trained: Option<(usize, Outcome<Vec<Model>>)> = None;
         for (index, cell) in cells.iter().enumerate() {
             let keys: Vec<String> = self.merges.iter().map(|merging| self.key(cell, merging, &digest)).collect();
             let done = |key: &String| kept.iter().any(|row| row.key == *key && row.measured.is_ok());
@@ -116,15 +118,19 @@ impl Tournament {
                 task.skip(self.merges.len());
                 continue;
             }
-            let measured = self.measure(cell, data);
-            if let Err(interrupt @ Error::Interrupted { .. }) = measured {
-                return Err(interrupt);
+            if trained.as_ref().is_none_or(|(group, _)| *group != cell.group) {
+                trained = Some((cell.group, uninterrupted(self.models(cell.group, data))?));
             }
+            let measured = match &trained {
+                Some((_, Ok(models))) => uninterrupted(self.measure(cell, &models[..cell.count], data))?,
+                Some((_, Err(error))) => Err(error.clone()),
+                None => Ok(Vec::new()),
+            };
             kept.retain(|row| !keys.contains(&row.key));
             for (place, (merging, key)) in self.merges.iter().zip(keys).enumerate() {
                 let own = match &measured {
                     Ok(measured) => measured[place].clone(),
-                    Err(error) => Err(error.to_string()),
+                    Err(error) => Err(error.clone()),
                 };
                 kept.push(TournamentRow {
                     method: self.methods[cell.method].name().to_owned(),
@@ -222,20 +228,18 @@ impl Tournament {
     }
 
     /// One alignment, and every merge after it.
-    fn measure(&self, cell: &Cell, data: &Splits) -> Result<Vec<std::result::Result<Measured, String>>> {
-        let mut models = self.models(cell.group, data)?;
-        models.truncate(cell.count);
+    fn measure(&self, cell: &Cell, models: &[Model], data: &Splits) -> Result<Vec<Outcome<Measured>>> {
         let method = self.methods[cell.method].with(cell.seed, self.progress);
-        let (alignment, peak_memory) = memory::measured(|| method.align(&models, data));
+        let (alignment, peak_memory) = memory::measured(|| method.align(models, data));
         let alignment = alignment?;
-        let aligned = alignment.apply(&models)?;
+        let aligned = alignment.apply(models)?;
         let walk =
             Interpolation { points: self.barrier_points, progress: Progress::Silent, ..Interpolation::default() };
         let curves = walk.barriers(&alignment.method, &aligned, data)?.curves;
         let barriers: Vec<f64> = curves.iter().map(super::Curve::loss_barrier).collect();
         let own = models.iter().map(|model| Ok(loss_and_accuracy(&self.network, &model.params, &data.test)?.0));
         let own = own.collect::<Result<Vec<f64>>>()?;
-        let (ensemble_loss, _) = ensemble(&models, &data.test)?;
+        let (ensemble_loss, _) = ensemble(models, &data.test)?;
         let finite = |what: &str, value: f64| match value.is_finite() {
             true => Ok(value),
             false => Err(Error::NonFinite { tensor: what.to_owned(), hint: crate::error::RETRAIN }),
@@ -258,12 +262,18 @@ impl Tournament {
                 peak_memory,
             })
         });
-        merged
-            .map(|own: Result<Measured>| match own {
-                Err(interrupt @ Error::Interrupted { .. }) => Err(interrupt),
-                own => Ok(own.map_err(|error| error.to_string())),
-            })
-            .collect()
+        merged.map(uninterrupted).collect()
+    }
+}
+
+/// What came out, or the words of the error that a row holds.
+type Outcome<T> = std::result::Result<T, String>;
+
+/// An interrupt ends the tournament; every other error is one of the row.
+fn uninterrupted<T>(result: Result<T>) -> Result<Outcome<T>> {
+    match result {
+        Err(interrupt @ Error::Interrupted { .. }) => Err(interrupt),
+        other => Ok(other.map_err(|error| error.to_string())),
     }
 }
 
