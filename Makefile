@@ -7,7 +7,7 @@ NOTEBOOKS ?= notebooks
 # Further options of `docker build`, such as --build-arg CUDA=1.
 IMAGE_OPTIONS ?=
 
-.PHONY: help setup data cifar quickstart lab kernelspec test mutants bench notebooks reproduce image image-test bundle unbundle student-copies python-torch clean
+.PHONY: help setup data cifar quickstart lab kernelspec test mutants bench tournament notebooks reproduce image image-test bundle unbundle student-copies python-torch clean
 
 help:
 	@echo "make quickstart  set up, run the quickstart notebook, leave results in out/quickstart"
@@ -23,6 +23,8 @@ help:
 	@echo "                 the set-up for other machines of the same kind; notebooks without outputs and answers (docs/classroom.md)"
 	@echo "make python-torch"
 	@echo "                 let the Python kernel import torch and safetensors, for comparison (about 3.4 GB)"
+	@echo "make tournament WHAT=mlp"
+	@echo "                 the comparison of all methods in docs/methods.md (hours; goes on where it was); also vgg11, resnet20"
 	@echo "make notebooks   set up, run the notebooks and keep their outputs in place"
 	@echo "make data        fetch and verify MNIST and Fashion-MNIST"
 	@echo "make cifar       fetch and verify CIFAR-10 and CIFAR-100"
@@ -71,6 +73,11 @@ mutants: setup
 bench: setup
 	@$(RUN) python -m pip install --quiet --requirement scripts/requirements-bench.txt
 	@$(RUN) python scripts/bench.py
+
+# Results in out/tournament; what is there already is not measured again.
+WHAT ?= mlp
+tournament: setup
+	@$(RUN) cargo run --quiet --locked --package stemm --example tournament -- "$(WHAT)"
 
 # For a class: docs/classroom.md
 bundle: setup

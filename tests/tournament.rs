@@ -91,19 +91,47 @@ fn rows_of_other_data_and_settings_are_kept_and_not_taken() {
     let path = file("other");
     let first = Tournament { groups: 1, seeds: vec![0], ..tournament(Some(path.clone())) };
     let own = first.run(&blobs(0, Device::Cpu).unwrap()).unwrap();
-    // Models beside the file are those of the first data: others need a file, or a folder, of their own.
-    let elsewhere = path.with_file_name("models");
-    let other = Tournament {
-        trainer: Trainer { checkpoints: Some(elsewhere), ..first.trainer.clone() },
-        ..Tournament { groups: 1, seeds: vec![0], ..tournament(Some(path.clone())) }
-    };
-    let others = other.run(&blobs(1, Device::Cpu).unwrap()).unwrap();
+    let others = first.run(&blobs(1, Device::Cpu).unwrap()).unwrap();
     assert_ne!(figures(&own), figures(&others));
     let finer = Tournament { barrier_points: 9, groups: 1, seeds: vec![0], ..tournament(Some(path.clone())) };
     assert_ne!(figures(&own), figures(&finer.run(&blobs(0, Device::Cpu).unwrap()).unwrap()));
     // All three are in the file.
     assert_eq!(load_parquet(&path).unwrap().height(), 3 * own.rows.len());
     assert_eq!(format!("{own:?}"), format!("{:?}", first.run(&blobs(0, Device::Cpu).unwrap()).unwrap()));
+    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+}
+
+#[test]
+fn rows_that_another_tournament_measured_are_numbered_as_this_one_counts() {
+    let data = blobs(0, Device::Cpu).unwrap();
+    let path = file("numbered");
+    let small = |counts: Vec<usize>, groups, methods: Vec<Box<dyn Aligner>>| Tournament {
+        counts,
+        groups,
+        methods,
+        ..tournament(Some(path.clone()))
+    };
+    // Groups of two: seeds 0 1, 2 3, 4 5; groups of four: seeds 0 to 3, 4 to 7, whose first two are those of groups 0 and 2.
+    small(vec![2], 3, vec![Box::new(Naive)]).run(&data).unwrap();
+    let both = small(vec![2, 4], 2, vec![Box::new(Naive), Box::new(WeightMatching::default())]).run(&data).unwrap();
+    for method in ["naive", "weight matching"] {
+        let of = |count| both.rows.iter().filter(move |row| row.method == method && row.n_models == count);
+        assert_eq!(of(2).map(|row| row.group).collect::<Vec<_>>(), [0, 0, 0, 0, 1, 1, 1, 1], "{method}");
+        assert_eq!(of(2).map(|row| row.seed).collect::<Vec<_>>(), [0, 0, 1, 1, 0, 0, 1, 1], "{method}");
+    }
+    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+}
+
+#[test]
+fn a_further_merge_leaves_what_was_measured() {
+    let data = blobs(0, Device::Cpu).unwrap();
+    let path = file("further");
+    let with = |merges| Tournament { merges, groups: 1, ..tournament(Some(path.clone())) }.run(&data).unwrap();
+    let first = with(vec![Merging::Mean]);
+    let both = with(vec![Merging::Mean, Merging::RegMean(RegMean::default())]);
+    let means: Vec<String> = both.rows.iter().filter(|row| row.merge == "mean").map(|row| format!("{row:?}")).collect();
+    assert_eq!(means, first.rows.iter().map(|row| format!("{row:?}")).collect::<Vec<_>>());
+    assert_eq!(both.rows.len(), 2 * first.rows.len());
     std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
 }
 
@@ -208,11 +236,8 @@ fn only_groups_are_repeats_and_tests_are_corrected_for_their_number() {
     near(corrected[2], 2.0 * p[2].unwrap());
     let groups: Vec<u64> = table.column("groups").unwrap().u64().unwrap().iter().flatten().collect();
     assert_eq!(groups, [3, 3, 3]);
-    let svg = verdicts.chart().svg().unwrap();
-    assert!(
-        ["a", "b", "c"].iter().all(|method| svg.contains(&format!(">{method}<"))) || svg.contains("excess"),
-        "{svg}"
-    );
+    let text = verdicts.chart().svg().unwrap();
+    assert_eq!(["a", "b", "c"].map(|method| text.contains(&format!("\n{method}\n"))), [true; 3], "{text}");
     assert!(matches!(verdicts.summary("d"), Err(Error::Setting { setting: "baseline", .. })));
 }
 

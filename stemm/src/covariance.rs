@@ -79,7 +79,8 @@ impl Covariance {
         let std = variance.f_sqrt()?;
         let unit = if sums.origins[set].kind() == Kind::Double { f64::EPSILON } else { f64::from(f32::EPSILON) };
         let rounding = sums.origins[set].f_view([-1])?.f_abs()?.f_to_kind(Kind::Double)?.f_mul_scalar(4.0 * unit)?;
-        Ok(Some(std.f_where_self(&std.f_gt_tensor(&rounding)?, &std.f_zeros_like()?)?))
+        // What is not a number stays so.
+        Ok(Some(std.f_zeros_like()?.f_where_self(&std.f_le_tensor(&rounding)?, &std)?))
     }
 
     /// Pearson's correlation of a pair; 0 where one of two units never varies.
@@ -90,7 +91,7 @@ impl Covariance {
         };
         let scale = a.f_outer(&b)?;
         let correlation = covariance.f_div(&scale)?.f_clamp(-1.0, 1.0)?;
-        Ok(Some(correlation.f_where_self(&scale.f_gt(0.0)?, &scale.f_zeros_like()?)?))
+        Ok(Some(scale.f_zeros_like()?.f_where_self(&scale.f_eq(0.0)?, &correlation)?))
     }
 }
 
@@ -132,5 +133,8 @@ mod tests {
         assert!(own.sums.as_ref().unwrap().squares[1].double_value(&[0]) > 0.0, "rounding is wanted");
         assert_eq!(own.std(1).unwrap().unwrap().double_value(&[0]), 0.0);
         assert_eq!(own.correlation(0).unwrap().unwrap().double_value(&[0, 0]), 0.0);
+        own.add(&[constant.narrow(1, 0, 1), constant.narrow(1, 0, 1) * f64::NAN]).unwrap();
+        assert!(own.std(1).unwrap().unwrap().double_value(&[0]).is_nan(), "NaN is not a unit that never varies");
+        assert!(own.correlation(0).unwrap().unwrap().double_value(&[0, 0]).is_nan());
     }
 }

@@ -60,7 +60,7 @@ pub use tch;
 /// What a notebook needs: `use stemm::prelude::*;`.
 pub mod prelude {
     pub use crate::align::{
-        ActivationMatching, Aligner, Alignment, FrankWolfe, MatchTo, Mixing, Naive, Permutation, Permutations,
+        ActivationMatching, Aligner, Alignment, FrankWolfe, MatchTo, Mixing, Naive, Named, Permutation, Permutations,
         Similarity, Sinkhorn, SinkhornLoss, Solver, Start, SteMm, WeightMatching,
     };
     pub use crate::analysis::{

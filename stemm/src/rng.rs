@@ -24,6 +24,8 @@ pub(crate) enum Purpose {
     Landscape,
     /// Places on a curve that is being fitted.
     Curve,
+    /// Labels that a network's probabilities are asked for.
+    Label,
     /// Flips and shifts of an epoch's images.
     Augmentation(usize),
     /// The mask of a dropout layer, by its position in the network.
@@ -42,6 +44,7 @@ pub(crate) fn rng(seed: u64, purpose: Purpose) -> ChaCha8Rng {
         Purpose::Landscape => 6,
         Purpose::Curve => 7,
         Purpose::Sample => 8,
+        Purpose::Label => 9,
         Purpose::Shuffle(epoch) => 1_000 + epoch as u64,
         Purpose::Augmentation(epoch) => (1 << 32) + epoch as u64,
         Purpose::SweepOrder(model) => (3 << 32) + model as u64,

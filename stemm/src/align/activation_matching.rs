@@ -10,7 +10,7 @@ use rand::seq::SliceRandom;
 use tch::{Device, Kind, Tensor};
 
 use super::matcher::Report;
-use super::{Aligner, Alignment, Permutation, Permutations, Record, assignment_of, in_frame_of_first};
+use super::{Aligner, Alignment, Permutation, Permutations, Record, assignment_of, in_frame_of_first, pairs};
 use crate::covariance::Covariance;
 use crate::data::{Dataset, Splits};
 use crate::error::{Error, Result};
@@ -79,9 +79,11 @@ impl Default for ActivationMatching {
 
 impl Aligner for ActivationMatching {
     fn name(&self) -> &str {
-        match self.to {
-            MatchTo::First => "activation matching",
-            MatchTo::Mean => "activation matching to the mean",
+        match (self.to, self.similarity) {
+            (MatchTo::First, Similarity::Correlation) => "activation matching",
+            (MatchTo::First, Similarity::Covariance) => "activation matching, covariance",
+            (MatchTo::Mean, Similarity::Correlation) => "activation matching to the mean",
+            (MatchTo::Mean, Similarity::Covariance) => "activation matching to the mean, covariance",
         }
     }
 
@@ -121,7 +123,7 @@ impl ActivationMatching {
     fn pairs(&self, models: usize) -> Vec<(usize, usize)> {
         match self.to {
             MatchTo::First => (1..models).map(|model| (0, model)).collect(),
-            MatchTo::Mean => crate::analysis::pairs(models).collect(),
+            MatchTo::Mean => pairs(models).collect(),
         }
     }
 
@@ -135,8 +137,11 @@ impl ActivationMatching {
             together: Covariance::new(self.pairs(models.len())),
         };
         let mut all: Vec<LayerOutputs> = layers.iter().map(|layer| of(&layer.axis)).collect();
-        let mut task = self.progress.task(format!("{}, {} models", self.name(), models.len()), data.len());
-        for batch in network.chunks(data, Memory::Forward, LARGEST_BATCH)? {
+        // The outputs of all layers of all models are there at a time, as in a backward pass.
+        let largest = LARGEST_BATCH.min(network.most_samples(Memory::SecondOrder)? / models.len()).max(1);
+        let batches = data.len().div_ceil(largest);
+        let mut task = self.progress.task(format!("{}, {} models", self.name(), models.len()), batches);
+        for batch in network.chunks(data, Memory::Forward, largest)? {
             let (x, _) = batch?;
             let each = models.iter().map(|model| network.outputs(&model.params, &x, &layers));
             let each: Vec<Vec<Tensor>> = each.collect::<Result<_>>()?;
@@ -144,7 +149,6 @@ impl ActivationMatching {
                 let sets = each.iter().map(|outputs| by_unit(&outputs[layer]));
                 own.together.add(&sets.collect::<Result<Vec<_>>>()?)?;
             }
-            task.skip(x.size()[0] as usize - 1);
             task.step(|| "outputs".to_owned())?;
         }
         task.finish();
@@ -271,7 +275,7 @@ impl ActivationMatching {
                 let target = variance.f_clamp_min(0.0)?.f_sqrt()?.f_div_scalar(others.len() as f64)?;
                 let scale = target.f_unsqueeze(-1)?.f_unsqueeze(-1)?.f_mul(&std(model)?)?;
                 let correlation = sum.f_div(&scale)?.f_clamp(-1.0, 1.0)?;
-                correlation.f_where_self(&scale.f_gt(0.0)?, &correlation.f_zeros_like()?)?
+                correlation.f_zeros_like()?.f_where_self(&scale.f_eq(0.0)?, &correlation)?
             }
         };
         // A unit's neighbouring entries, if it has several, are compared entry by entry.
@@ -301,7 +305,7 @@ impl Run {
     }
 }
 
-/// Samples that pass the networks at a time: their outputs stay in the processor's cache until they are multiplied.
+/// Samples that pass the networks at a time: the outputs of an MLP stay in the processor's cache until they are multiplied.
 const LARGEST_BATCH: usize = 1_000;
 
 /// A relative gain below this is rounding, and no progress.
@@ -311,4 +315,53 @@ const ROUNDING: f64 = 1e-9;
 fn total(gain: &Tensor, permutation: &Permutation) -> Result<f64> {
     let index = permutation.on(gain.device())?.f_unsqueeze(1)?;
     Ok(gain.f_gather(1, &index, false)?.f_sum(Kind::Double)?.f_double_value(&[])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::Network;
+
+    #[test]
+    fn gains_are_those_of_the_averaged_outputs_of_the_others() -> Result<()> {
+        let data = crate::data::blobs(0, Device::Cpu)?;
+        let network = Network::mlp(&[16, 6, 4])?;
+        let models = (0..4).map(|seed| Model::new(network.clone(), network.init(seed, Device::Cpu)?));
+        let models = models.collect::<Result<Vec<_>>>()?;
+        let turn =
+            |by: i64| Permutations(vec![Permutation::new((0..6).map(|unit| (unit + by) % 6).collect()).unwrap()]);
+        let permutations: Vec<Permutations> = (0..4).map(turn).collect();
+        let spec = network.permutation_spec();
+        let x = data.train.images();
+        let outputs = |model: usize| -> Result<Tensor> {
+            let params = permutations[model].apply(&spec, &models[model].params)?.to_kind(Kind::Double)?;
+            Ok(x.to_kind(Kind::Double).linear(&params.tensors()[0], Some(&params.tensors()[1])).tr())
+        };
+        let mean = (outputs(0)? + outputs(1)? + outputs(3)?) / 3.0;
+        let own = models[2].params.to_kind(Kind::Double)?;
+        let own = x.to_kind(Kind::Double).linear(&own.tensors()[0], Some(&own.tensors()[1])).tr();
+        let both = Tensor::cat(&[mean, own], 0);
+        let corner = |all: Tensor| all.narrow(0, 0, 6).narrow(1, 6, 6);
+        for (similarity, exact) in [
+            (Similarity::Correlation, corner(both.corrcoef())),
+            (Similarity::Covariance, corner(both.cov(0, None::<Tensor>, None::<Tensor>))),
+        ] {
+            let method = ActivationMatching { similarity, to: MatchTo::Mean, ..ActivationMatching::default() };
+            let observed = method.observe(&models, &data.train)?;
+            let gain = method.gain(&observed, &permutations, 2, (0, 6))?;
+            let error = (gain - &exact).abs().max().double_value(&[]) / exact.abs().max().double_value(&[]);
+            assert!(error < 1e-4, "{similarity:?}: {error}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn outputs_that_overflow_are_an_error() -> Result<()> {
+        let data = crate::data::blobs(0, Device::Cpu)?;
+        let network = Network::mlp(&[16, 6, 6, 4])?;
+        let good = Model::new(network.clone(), network.init(0, Device::Cpu)?)?;
+        let huge = Model::new(network.clone(), network.init(1, Device::Cpu)?.scaled(1e25)?)?;
+        assert!(ActivationMatching::default().align(&[good, huge], &data).is_err());
+        Ok(())
+    }
 }

@@ -80,6 +80,40 @@ impl Aligner for Naive {
     }
 }
 
+/// A method under another name: two settings of one method, side by side.
+///
+/// ```
+/// use stemm::prelude::*;
+/// let longer = Named::new("ste-mm, 20 epochs", SteMm { epochs: 20, ..SteMm::default() });
+/// assert_eq!(longer.name(), "ste-mm, 20 epochs");
+/// ```
+#[derive(Debug)]
+pub struct Named {
+    name: String,
+    method: Box<dyn Aligner>,
+}
+
+impl Named {
+    /// Names a method.
+    pub fn new(name: impl Into<String>, method: impl Aligner + 'static) -> Named {
+        Named { name: name.into(), method: Box::new(method) }
+    }
+}
+
+impl Aligner for Named {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn align(&self, models: &[Model], data: &Splits) -> Result<Alignment> {
+        Ok(Alignment { method: self.name.clone(), ..self.method.align(models, data)? })
+    }
+
+    fn with(&self, seed: u64, progress: Progress) -> Box<dyn Aligner> {
+        Box::new(Named { name: self.name.clone(), method: self.method.with(seed, progress) })
+    }
+}
+
 /// Permutations of several models to the frame of the first, and how they were found.
 #[derive(Clone, Debug)]
 pub struct Alignment {
@@ -87,22 +121,23 @@ pub struct Alignment {
     pub method: String,
     /// One set a model; the first is the identity.
     pub permutations: Vec<Permutations>,
-    /// One record a sweep (weight matching) or epoch (STE-MM).
+    /// One record a sweep (weight matching, activation matching), step (Frank-Wolfe, Sinkhorn) or epoch (STE-MM).
     pub history: Vec<Record>,
     /// Time it took.
     pub seconds: f64,
-    /// Whether no cap on the number of sweeps was hit.
+    /// Whether no cap on the number of sweeps was hit; methods of a fixed number of steps have none.
     pub converged: bool,
 }
 
 /// One sweep or epoch of an alignment; what a method does not measure is `None`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Record {
-    /// Sweep or epoch, from 1.
+    /// Sweep, step or epoch, from 1.
     pub round: usize,
-    /// Weight matching's objective: the sum of inner products over all pairs of models.
+    /// What the method climbs: the sum of inner products over all pairs of models (weight matching, Frank-Wolfe), of similarities
+    /// (activation matching), or minus the sum of squared distances (Sinkhorn).
     pub objective: Option<f64>,
-    /// STE-MM: mean loss of the random mixtures on training batches, in nats.
+    /// STE-MM and Sinkhorn: mean loss of the mixtures on training batches, in nats.
     pub mixture_loss: Option<f64>,
     /// STE-MM: accuracy of the random mixtures on training batches.
     pub mixture_accuracy: Option<f64>,
@@ -118,7 +153,7 @@ pub struct Record {
     pub moved_groups: usize,
     /// Time in the assignment solver.
     pub assignment_seconds: f64,
-    /// Time of the whole round; STE-MM only.
+    /// Time of the whole round; 0 for sweeps of weight and activation matching.
     pub seconds: f64,
 }
 
@@ -204,13 +239,19 @@ impl Alignment {
         let title = format!("Alignment by {}", self.method);
         let objective = points(|row| row.objective);
         if objective.is_empty() {
-            let merged = Series::new("merged, held out", points(|row| row.merged_loss));
             let mixtures = Series::new("mixtures, train", points(|row| row.mixture_loss)).dashed();
-            Lines::new(title, "epoch", "loss (nats)").series([merged, mixtures]).into()
+            let merged = points(|row| row.merged_loss);
+            let merged = (!merged.is_empty()).then(|| Series::new("merged, held out", merged));
+            Lines::new(title, "round", "loss (nats)").series(merged.into_iter().chain([mixtures])).into()
         } else {
-            Lines::new(title, "sweep", "sum of inner products").series([Series::new("objective", objective)]).into()
+            Lines::new(title, "round", "objective").series([Series::new("objective", objective)]).into()
         }
     }
+}
+
+/// All pairs of `n` models, the first before the second.
+pub(crate) fn pairs(n: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..n).flat_map(move |from| (from + 1..n).map(move |to| (from, to)))
 }
 
 /// Permutations to a frame of their own, moved together so that the first model keeps its units.

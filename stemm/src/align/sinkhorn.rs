@@ -6,6 +6,7 @@
 
 use std::time::Instant;
 
+use rand_chacha::ChaCha8Rng;
 use tch::{Kind, Tensor};
 
 use super::matcher::Report;
@@ -107,7 +108,9 @@ impl Aligner for Sinkhorn {
         if spec.groups().is_empty() {
             return Ok(Alignment { method: self.name().to_owned(), ..Alignment::naive(models)? });
         }
-        let mut movers = models[1..].iter().map(|model| self.mover(&spec, model)).collect::<Result<Vec<_>>>()?;
+        let mut starts = rng(self.seed, Purpose::Landscape);
+        let movers = models[1..].iter().map(|model| self.mover(&spec, model, &mut starts));
+        let mut movers = movers.collect::<Result<Vec<_>>>()?;
         let mut mixing = rng(self.seed, Purpose::Mixing);
         let mut task = self.progress.task(format!("{}, {} models", self.name(), models.len()), self.steps);
         let (mut history, mut epoch) = (Vec::new(), 0);
@@ -183,9 +186,9 @@ impl Mover<'_> {
 }
 
 impl Sinkhorn {
-    fn mover<'a>(&self, spec: &PermutationSpec, model: &'a Model) -> Result<Mover<'a>> {
+    fn mover<'a>(&self, spec: &PermutationSpec, model: &'a Model, starts: &mut ChaCha8Rng) -> Result<Mover<'a>> {
         let options = (model.params.kind(), model.params.device());
-        let maps = SoftMaps::start(spec, self.start, &mut rng(self.seed, Purpose::Landscape), options)?;
+        let maps = SoftMaps::start(spec, self.start, starts, options)?;
         // Logits of random matrices are their logarithms; those of the identity weigh the place of a unit as all others together.
         let logits = maps.0.iter().map(|map| match self.start {
             Start::Random => Ok(map.f_clamp_min(1e-9)?.f_log()?.f_mul_scalar(self.temperature)?),

@@ -21,7 +21,7 @@ use crate::train::Training;
 pub struct ComparisonRow {
     /// `model 0`, ... or the method of the alignment.
     pub method: String,
-    /// Models that went into it.
+    /// Models that went into it; of a greedy soup those that it chose from.
     pub n_models: usize,
     /// Mean cross-entropy on the test data, in nats.
     pub test_loss: f64,

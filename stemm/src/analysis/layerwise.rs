@@ -47,9 +47,8 @@ pub struct LayerwiseInterpolation {
     pub points: usize,
     /// The data on which losses are taken.
     pub part: Part,
-    /// How the statistics of the networks on the line are set right.
-    pub repair: Repair,
-    /// Samples of the training data that set statistics right, at most.
+    /// Samples of the training data that set the statistics of batch norm right, at most; networks that are mixed of layers have none
+    /// of their own.
     pub repair_samples: usize,
     /// Seed of these samples.
     pub seed: u64,
@@ -63,7 +62,6 @@ impl Default for LayerwiseInterpolation {
             moving: Moving::Each,
             points: 11,
             part: Part::default(),
-            repair: Repair::default(),
             repair_samples: REPAIR_SAMPLES,
             seed: 0,
             progress: Progress::default(),
@@ -105,7 +103,7 @@ impl LayerwiseInterpolation {
         within("points", self.points, 2)?;
         let network = &first.network;
         let samples = (data, self.repair_samples, self.seed);
-        let mixer = Mixer::for_walk("a layer-wise barrier", (models, 2), self.repair, samples)?;
+        let mixer = Mixer::for_walk("a layer-wise barrier", (models, 2), Repair::default(), samples)?;
         let part = data.part(self.part);
         let (plan, _) = network.plan()?;
         let owners: Vec<&str> = plan.parameters.iter().map(|tensor| tensor.layer.as_str()).collect();
@@ -216,7 +214,9 @@ pub fn feature_connectivity(label: &str, models: &[Model], data: &Splits) -> Res
     let _guard = tch::no_grad_guard();
     let wanted = network.unit_outputs()?;
     let mut distances: Vec<[Vec<f64>; 2]> = wanted.iter().map(|_| Default::default()).collect();
-    for batch in network.chunks(&data.test, Memory::Forward, usize::MAX)? {
+    // The outputs of all layers of three networks are there at a time.
+    let largest = (network.most_samples(Memory::SecondOrder)? / 3).max(1);
+    for batch in network.chunks(&data.test, Memory::Forward, largest)? {
         let (x, _) = batch?;
         let outputs = |params: &Params| network.outputs(params, &x, &wanted);
         let (a, b, between) = (outputs(&first.params)?, outputs(&second.params)?, outputs(&half.params)?);
@@ -256,14 +256,15 @@ impl FeatureConnectivity {
         ])
     }
 
-    /// Both distances by layer; where features are connected, the first is near 0 though the second is not.
+    /// How far outputs halfway are from the mean of the models' outputs, and, dashed, the models' from each other, by layer: where
+    /// features are connected, the first is near 0 though the second is not.
     pub fn chart(&self) -> Chart {
         let points = |value: fn(&LayerFeatures) -> f64| -> Vec<(f64, f64)> {
             (1..).zip(&self.layers).map(|(place, layer)| (f64::from(place), value(layer))).collect()
         };
-        let halfway = Series::new("halfway, from the mean of outputs", points(|layer| layer.to_mean.0));
-        let ends = Series::new("between the models", points(|layer| layer.between_ends.0)).dashed();
-        Lines::new(format!("Distance of outputs, {}", self.label), "layer", "1 - cosine").series([halfway, ends]).into()
+        let halfway = Series::new("halfway", points(|layer| layer.to_mean.0));
+        let ends = Series::new("models", points(|layer| layer.between_ends.0)).dashed();
+        Lines::new(format!("Outputs, {}", self.label), "layer", "1 - cosine").series([halfway, ends]).into()
     }
 }
 

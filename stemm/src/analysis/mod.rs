@@ -36,10 +36,7 @@ pub use simplex::{Mixture, Simplex, SimplexLosses, Ternary, ensemble};
 pub use statistics::{holm, paired_test, summary};
 pub use tournament::{Measured, Tournament, TournamentRow, Verdicts};
 
-/// All pairs of `n` models, the first before the second.
-pub(crate) fn pairs(n: usize) -> impl Iterator<Item = (usize, usize)> {
-    (0..n).flat_map(move |from| (from + 1..n).map(move |to| (from, to)))
-}
+use crate::align::pairs;
 
 /// Places at equal distances, both ends included; a single one is the lower end.
 fn evenly_spaced(low: f64, high: f64, points: usize) -> impl Iterator<Item = f64> {

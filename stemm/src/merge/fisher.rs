@@ -10,7 +10,7 @@ use crate::data::{Dataset, Order};
 use crate::error::Result;
 use crate::evaluate::cross_entropy;
 use crate::network::{Mode, Model, Network, Params, check_models};
-use crate::rng::{Purpose, rng};
+use crate::rng::{Purpose, rng, step_seed};
 use crate::train::positive;
 
 /// Settings of Fisher merging.
@@ -60,7 +60,7 @@ impl Fisher {
         let mut weighted: Vec<Tensor> = zeros().collect::<Result<_, _>>()?;
         let mut weights: Vec<Tensor> = zeros().collect::<Result<_, _>>()?;
         for (number, model) in models.iter().enumerate() {
-            let information = self.information(network, &model.params, &sample, number as u64)?;
+            let information = self.information(network, &model.params, &sample, number)?;
             let _guard = tch::no_grad_guard();
             for (index, own) in information.iter().enumerate() {
                 let own = own.f_add_scalar(self.floor)?;
@@ -74,7 +74,7 @@ impl Fisher {
     }
 
     /// The diagonal of a model's information, one f64 tensor a parameter.
-    fn information(&self, network: &Network, params: &Params, sample: &Dataset, number: u64) -> Result<Vec<Tensor>> {
+    fn information(&self, network: &Network, params: &Params, sample: &Dataset, number: usize) -> Result<Vec<Tensor>> {
         let leaves = params.leaves()?;
         let zeros =
             |kind| leaves.tensors().iter().map(move |tensor| tensor.f_detach()?.f_zeros_like()?.f_to_kind(kind));
@@ -82,7 +82,7 @@ impl Fisher {
         // Of a few samples in the format of the gradients, which is several times as fast.
         let mut few: Vec<Tensor> = zeros(params.kind()).collect::<Result<_, _>>()?;
         let mut seen = 0;
-        let mut labels = rng(self.seed.wrapping_add(number), Purpose::Sample);
+        let mut labels = rng(step_seed(self.seed, number), Purpose::Label);
         for one in network.batches(sample, 1, Order::Sequential)? {
             let logits = network.forward(&leaves, &one?.0, Mode::Eval)?;
             let shares = Vec::<f64>::try_from(logits.f_detach()?.f_softmax(-1, Kind::Double)?.f_view([-1])?)?;
@@ -138,6 +138,31 @@ mod tests {
         for (found, exact) in found.iter().zip(exact) {
             let error = (found - &exact).norm().double_value(&[]) / exact.norm().double_value(&[]);
             assert!(error < 0.15, "{error}"); // labels are drawn once a sample
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_mean_is_weighted_by_the_information_above_its_floor() -> Result<()> {
+        let data = crate::data::blobs(0, Device::Cpu)?.train;
+        let network = Network::mlp(&[16, 5, 4])?;
+        let models = [0, 1].map(|seed| Model::new(network.clone(), network.init(seed, Device::Cpu)?));
+        let models = models.into_iter().collect::<Result<Vec<_>>>()?;
+        for floor in [1e-6, 1e-2, 1e6] {
+            let fisher = Fisher { samples: 40, floor, seed: 3 };
+            let merged = fisher.merge(&models, &data)?;
+            let sample = data.sample(40, 3)?;
+            let of = |number: usize| fisher.information(&network, &models[number].params, &sample, number);
+            let (first, second) = (of(0)?, of(1)?);
+            for (index, found) in merged.params.tensors().iter().enumerate() {
+                let (a, b) = (&first[index] + floor, &second[index] + floor);
+                let own = |number: usize| &models[number].params.tensors()[index];
+                let exact = (&a * own(0) + &b * own(1)) / (&a + &b);
+                assert!((found - exact).abs().max().double_value(&[]) < 1e-6, "{floor}");
+            }
+            let plain = super::super::merge(&models, &data)?;
+            let apart = (&merged.params.tensors()[0] - &plain.params.tensors()[0]).abs().max().double_value(&[]);
+            assert_eq!(apart < 1e-6, floor > 1.0, "{floor}: {apart}");
         }
         Ok(())
     }

@@ -60,6 +60,12 @@ impl RegMean {
         let mixer = Mixer::new(models, Repair::default(), data)?;
         let sample = data.sample(self.samples, self.seed)?;
         let layers = network.weight_layers()?;
+        let squares = |layer: &WeightLayer| {
+            let shape = models[0].params.tensors()[layer.weight].size();
+            shape[1..].iter().product::<i64>().pow(2) as u64
+        };
+        // The sums over the models, those of the model at work, and what solving takes.
+        crate::memory::check("the Gram matrices of RegMean", 3 * 8 * layers.iter().map(squares).sum::<u64>())?;
         let sets: Vec<&Params> = models.iter().map(|model| &model.params).collect();
         let mean = Params::weighted_sum(&sets, &shares)?;
         let mut tensors: Vec<Tensor> = mean.tensors().iter().map(Tensor::shallow_clone).collect();
@@ -102,7 +108,8 @@ impl RegMean {
         let sums: RefCell<Vec<Option<Tensor>>> = RefCell::new(layers.iter().map(|_| None).collect());
         let rows: RefCell<Vec<f64>> = RefCell::new(vec![0.0; layers.len()]);
         let look = |_: Seen, place: usize, inputs: &Tensor| -> Result<()> {
-            let product = inputs.f_tr()?.f_matmul(inputs)?.f_to_kind(Kind::Double)?;
+            let inputs = inputs.f_to_kind(Kind::Double)?;
+            let product = inputs.f_tr()?.f_matmul(&inputs)?;
             let sum = &mut sums.borrow_mut()[place];
             *sum = Some(match sum.take() {
                 None => product,

@@ -2,14 +2,14 @@
 
 use super::merge;
 use crate::data::Splits;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::network::{Model, check_models};
 
 /// Sorts the models by their accuracy on held-out data and takes them into the mean one by one, each only if the mean's held-out
 /// accuracy does not fall.
 ///
 /// # Errors
-/// As [`merge`](super::merge).
+/// As [`merge`](super::merge); no model whose held-out loss is a number.
 ///
 /// ```
 /// use stemm::prelude::*;
@@ -24,7 +24,12 @@ pub fn greedy_soup(models: &[Model], data: &Splits) -> Result<Model> {
     models[0].network.check_splits(data)?;
     let accuracy = |model: &Model| -> Result<f64> { Ok(model.evaluate(&data.held_out)?.accuracy) };
     let mut order = models.iter().map(|model| Ok((accuracy(model)?, model))).collect::<Result<Vec<_>>>()?;
-    order.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    // What answers NaN comes last.
+    order.sort_by(|(a, _), (b, _)| a.is_nan().cmp(&b.is_nan()).then(b.total_cmp(a)));
+    if order[0].0.is_nan() {
+        let hint = crate::error::RETRAIN;
+        return Err(Error::NonFinite { tensor: "the held-out loss of every model".to_owned(), hint });
+    }
     let mut taken = vec![order[0].1.clone()];
     let mut soup = merge(&taken, &data.train)?;
     let mut best = accuracy(&soup)?;

@@ -73,3 +73,25 @@ impl LayerRule for BatchNorm {
         Ok(y)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Network;
+    use super::*;
+    use tch::{Device, Kind};
+
+    #[test]
+    fn batch_norm_trains_on_two_values_a_channel_and_not_on_one() -> Result<()> {
+        for channels in [1, 3] {
+            let network = Network::new([channels], [("norm", BatchNorm::new(channels).into())])?;
+            let params = network.init(0, Device::Cpu)?;
+            let run = |samples| {
+                let x = Tensor::randn([samples, channels], (Kind::Float, Device::Cpu));
+                network.forward(&params, &x, Mode::Train { seed: 0 })
+            };
+            assert!(run(2).is_ok(), "{channels}");
+            assert!(matches!(run(1), Err(Error::Setting { setting: "batch_size", .. })), "{channels}");
+        }
+        Ok(())
+    }
+}

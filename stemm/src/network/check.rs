@@ -64,3 +64,23 @@ fn check_values(plans: &[TensorPlan], params: &Params) -> Result<()> {
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    #[test]
+    fn parameters_in_another_order_are_refused_as_such() -> Result<()> {
+        let network = Network::mlp(&[3, 3])?;
+        let params = network.init(0, Device::Cpu)?;
+        let turned = params.iter().rev().map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone()));
+        let error = network.check_params(&Params::new(turned, [])).unwrap_err();
+        assert!(matches!(&error, Error::Setting { setting: "parameters", .. }), "{error}");
+        // As many as there are, but the same one twice.
+        let twice =
+            [("layer1.weight"), ("layer1.weight")].map(|name| (name.to_owned(), params.tensors()[0].shallow_clone()));
+        assert!(matches!(network.check_params(&Params::new(twice, [])), Err(Error::TensorNames { .. })));
+        Ok(())
+    }
+}

@@ -167,7 +167,7 @@ impl Trainer {
         TrainingRun::new(self, network, data, seeds)
     }
 
-    fn check(&self, seeds: &[u64]) -> Result<()> {
+    pub(crate) fn check(&self, seeds: &[u64]) -> Result<()> {
         positive("epochs", self.epochs)?;
         positive("batch_size", self.batch_size)?;
         positive("patience", self.patience.unwrap_or(1))?;

@@ -63,7 +63,8 @@ pub struct Tournament {
     pub seeds: Vec<u64>,
     /// Places on the line between each pair of aligned models.
     pub barrier_points: usize,
-    /// Parquet file of the rows; models are kept in the folder of the same name that ends in `.models`.
+    /// Parquet file of the rows; models are kept in the folder of the same name that ends in `.models`. Several tournaments can
+    /// share a file.
     pub results: Option<PathBuf>,
     /// Where progress is shown.
     pub progress: Progress,
@@ -96,7 +97,7 @@ impl Tournament {
 
     /// Measures whatever is not in the file of results yet.
     ///
-    /// A cell that fails has a row with the error, and the others go on.
+    /// A cell that fails has a row with the error, and the others go on; so has one whose models cannot be trained.
     ///
     /// # Errors
     /// Settings out of range, data that do not fit, a file that cannot be read or written, an interrupt: then call it again.
@@ -112,51 +113,57 @@ impl Tournament {
         // The models of the group that is at work, or why there are none.
         let mut trained: Option<(usize, Outcome<Vec<Model>>)> = None;
         for (index, cell) in cells.iter().enumerate() {
-            let keys: Vec<String> = self.merges.iter().map(|merging| self.key(cell, merging, &digest)).collect();
             let done = |key: &String| kept.iter().any(|row| row.key == *key && row.measured.is_ok());
-            if keys.iter().all(done) {
-                task.skip(self.merges.len());
+            let keys = self.merges.iter().map(|merging| (merging, self.key(cell, merging, &digest)));
+            let missing: Vec<(&Merging, String)> = keys.filter(|(_, key)| !done(key)).collect();
+            task.skip(self.merges.len() - missing.len());
+            if missing.is_empty() {
                 continue;
             }
             if trained.as_ref().is_none_or(|(group, _)| *group != cell.group) {
-                trained = Some((cell.group, uninterrupted(self.models(cell.group, data))?));
+                trained = Some((cell.group, self.models(cell.group, data, &digest)?));
             }
+            let merges: Vec<&Merging> = missing.iter().map(|(merging, _)| *merging).collect();
             let measured = match &trained {
-                Some((_, Ok(models))) => uninterrupted(self.measure(cell, &models[..cell.count], data))?,
+                Some((_, Ok(models))) => uninterrupted(self.measure(cell, &merges, &models[..cell.count], data))?,
                 Some((_, Err(error))) => Err(error.clone()),
                 None => Ok(Vec::new()),
             };
-            kept.retain(|row| !keys.contains(&row.key));
-            for (place, (merging, key)) in self.merges.iter().zip(keys).enumerate() {
-                let own = match &measured {
-                    Ok(measured) => measured[place].clone(),
-                    Err(error) => Err(error.clone()),
-                };
+            let name = self.methods[cell.method].name();
+            for (place, (merging, key)) in missing.iter().enumerate() {
+                kept.retain(|row| row.key != *key);
                 kept.push(TournamentRow {
-                    method: self.methods[cell.method].name().to_owned(),
+                    method: name.to_owned(),
                     merge: merging.to_string(),
                     n_models: cell.count,
                     group: cell.group,
                     seed: cell.seed,
-                    measured: own,
-                    key,
+                    measured: measured.as_ref().map_err(String::clone).and_then(|all| all[place].clone()),
+                    key: key.clone(),
                 });
-                let name = self.methods[cell.method].name();
-                task.step(|| format!("{name}, {} models, group {}, cell {}", cell.count, cell.group, index + 1))?;
             }
+            // Before anything asks whether to stop.
             if let Some(path) = &self.results {
                 rows::save(&kept, path)?;
             }
+            for _ in &missing {
+                task.step(|| format!("{name}, {} models, group {}, cell {}", cell.count, cell.group, index + 1))?;
+            }
         }
         task.finish();
-        // The file may hold other tournaments as well; the order is that of this one.
-        let wanted = cells.iter().flat_map(|cell| self.merges.iter().map(|merging| self.key(cell, merging, &digest)));
-        let rows = wanted.filter_map(|key| kept.iter().find(|row| row.key == key).cloned());
+        // The file may hold other tournaments as well, which numbered their groups otherwise.
+        let wanted = cells.iter().flat_map(|cell| self.merges.iter().map(move |merging| (cell, merging)));
+        let rows = wanted.filter_map(|(cell, merging)| {
+            let key = self.key(cell, merging, &digest);
+            let row = kept.iter().find(|row| row.key == key)?.clone();
+            Some(TournamentRow { group: cell.group, seed: cell.seed, ..row })
+        });
         Ok(Verdicts { rows: rows.collect() })
     }
 
     fn check(&self, data: &Splits) -> Result<()> {
         self.network.check_splits(data)?;
+        self.trainer.check(&[self.first_seed])?;
         positive("groups", self.groups)?;
         within("barrier_points", self.barrier_points, 2)?;
         let names: Vec<&str> = self.methods.iter().map(|method| method.name()).collect();
@@ -200,6 +207,17 @@ impl Tournament {
 
     /// SHA-256 of all that decides a row.
     fn key(&self, cell: &Cell, merging: &Merging, digest: &str) -> String {
+        let method = self.methods[cell.method].with(cell.seed, Progress::Silent);
+        let seeds = &self.model_seeds(cell.group)[..cell.count];
+        let all = json!({
+            "network": self.network, "trainer": self.recipe(), "data": digest, "models": seeds,
+            "method": format!("{method:?}"), "merge": format!("{merging:?}"), "barrier_points": self.barrier_points,
+        });
+        file::sha256(all.to_string().as_bytes())
+    }
+
+    /// What of the trainer decides the models.
+    fn recipe(&self) -> String {
         let plain = Trainer {
             checkpoints: None,
             devices: Vec::new(),
@@ -207,28 +225,32 @@ impl Tournament {
             progress: Progress::Silent,
             ..self.trainer.clone()
         };
-        let method = self.methods[cell.method].with(cell.seed, Progress::Silent);
-        let seeds = &self.model_seeds(cell.group)[..cell.count];
-        let all = json!({
-            "network": self.network, "trainer": format!("{plain:?}"), "data": digest, "models": seeds,
-            "method": format!("{method:?}"), "merge": format!("{merging:?}"), "barrier_points": self.barrier_points,
-        });
-        file::sha256(all.to_string().as_bytes())
+        format!("{plain:?}")
     }
 
-    /// The models of a group: from their checkpoints, where there is a file of results.
-    fn models(&self, group: usize, data: &Splits) -> Result<Vec<Model>> {
-        let beside = self.results.as_ref().map(|path| path.with_extension("models"));
-        let trainer = Trainer {
-            checkpoints: self.trainer.checkpoints.clone().or(beside),
-            progress: self.progress,
-            ..self.trainer.clone()
-        };
-        Ok(trainer.train(&self.network, data, &self.model_seeds(group))?.models)
+    /// The models of a group, from their checkpoints where there is a file of results; or why they cannot be trained.
+    fn models(&self, group: usize, data: &Splits, digest: &str) -> Result<Outcome<Vec<Model>>> {
+        // Other settings have other folders beside the same file.
+        let all = json!({ "network": self.network, "trainer": self.recipe(), "data": digest });
+        let decides = file::sha256(all.to_string().as_bytes());
+        let own = |path: &PathBuf| path.with_extension("models").join(&decides[..16]);
+        let checkpoints = self.trainer.checkpoints.clone().or(self.results.as_ref().map(own));
+        let trainer = Trainer { checkpoints, progress: self.progress, ..self.trainer.clone() };
+        match trainer.train(&self.network, data, &self.model_seeds(group)) {
+            Ok(training) => Ok(Ok(training.models)),
+            Err(error @ (Error::NonFinite { .. } | Error::OutOfMemory(_))) => Ok(Err(error.to_string())),
+            Err(error) => Err(error),
+        }
     }
 
     /// One alignment, and every merge after it.
-    fn measure(&self, cell: &Cell, models: &[Model], data: &Splits) -> Result<Vec<Outcome<Measured>>> {
+    fn measure(
+        &self,
+        cell: &Cell,
+        merges: &[&Merging],
+        models: &[Model],
+        data: &Splits,
+    ) -> Result<Vec<Outcome<Measured>>> {
         let method = self.methods[cell.method].with(cell.seed, self.progress);
         let (alignment, peak_memory) = memory::measured(|| method.align(models, data));
         let alignment = alignment?;
@@ -245,7 +267,7 @@ impl Tournament {
             false => Err(Error::NonFinite { tensor: what.to_owned(), hint: crate::error::RETRAIN }),
         };
         let worst_barrier = finite("a barrier", crate::evaluate::highest(barriers.iter().copied()))?;
-        let merged = self.merges.iter().map(|merging| {
+        let merged = merges.iter().map(|merging| {
             let start = Instant::now();
             let merged = merging.merge(&aligned, data)?;
             let merge_seconds = start.elapsed().as_secs_f64();
