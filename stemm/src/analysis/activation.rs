@@ -58,7 +58,8 @@ pub fn unit_correlation(label: &str, layer: &str, models: &[Model], data: &Datas
     for batch in first.network.chunks(data, Memory::Forward, usize::MAX)? {
         let (x, _) = batch?;
         let output = |model: &Model| -> Result<Tensor> {
-            by_unit(&model.network.outputs(&model.params, &x, &outputs[wanted..=wanted])?[0])
+            let own = by_unit(&model.network.outputs(&model.params, &x, &outputs[wanted..=wanted])?[0])?;
+            Ok(own.f_to_kind(Kind::Double)?)
         };
         together.add(&[output(first)?, output(second)?])?;
     }
