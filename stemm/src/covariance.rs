@@ -1,11 +1,13 @@
 //! Covariances and correlations between the units of several models, over batches of samples.
 //!
-//! What is multiplied and summed are deviations from each unit's first sample, so that small ones beside a large mean survive,
-//! and a unit that never varies has none. Products are in the format of the samples, sums over batches in f64.
+//! What is multiplied are deviations from each unit's first sample, so that small ones beside a large mean survive, and a unit that
+//! never varies has none. Products within a batch are in the format of the samples, everything else in f64.
 
 use tch::{Kind, Tensor};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::moments::Pooled;
+use crate::network::by_unit;
 
 /// Running sums for some pairs of sets of units.
 pub(crate) struct Covariance {
@@ -15,12 +17,11 @@ pub(crate) struct Covariance {
 }
 
 struct Sums {
-    /// The first sample of each set, `[units, 1]`.
+    /// The first sample of each set, `[1, units, 1, ...]`.
     origins: Vec<Tensor>,
-    /// Sums of deviations of each set, and of their squares, `[units]`.
-    deviations: Vec<Tensor>,
-    squares: Vec<Tensor>,
-    /// Sums of products of each pair, `[units, units]`.
+    /// Means and variances of the deviations of each set.
+    moments: Vec<Pooled>,
+    /// Sums of products of deviations of each pair, `[units, units]`.
     products: Vec<Tensor>,
 }
 
@@ -35,30 +36,33 @@ impl Covariance {
         self.sums.as_ref().map_or(0, |sums| sums.origins.len())
     }
 
-    /// Adds samples of all sets, `[units, samples]` each.
+    /// Adds a batch of all sets, `[batch, units, ...]` each.
     pub(crate) fn add(&mut self, sets: &[Tensor]) -> Result<()> {
         let _guard = tch::no_grad_guard();
-        let double = |tensor: &Tensor| tensor.f_zeros_like()?.f_to_kind(Kind::Double);
         if self.sums.is_none() {
-            let first = |set: &Tensor| set.f_narrow(1, 0, 1)?.f_detach_copy();
-            let origins = sets.iter().map(first).collect::<Result<Vec<_>, _>>()?;
-            let zeros = || origins.iter().map(|origin| double(&origin.f_view([-1])?)).collect::<Result<Vec<_>, _>>();
-            let of_pair = |&(a, b): &(usize, usize)| double(&origins[a].f_matmul(&origins[b].f_tr()?)?);
-            let products = self.pairs.iter().map(of_pair).collect::<Result<_, _>>()?;
-            self.sums = Some(Sums { deviations: zeros()?, squares: zeros()?, products, origins });
+            let first = |set: &Tensor| -> Result<Tensor> {
+                // The first position of the first sample.
+                let first =
+                    (2..set.dim() as i64).try_fold(set.f_narrow(0, 0, 1)?, |first, axis| first.f_narrow(axis, 0, 1))?;
+                Ok(first.f_detach_copy()?)
+            };
+            let origins = sets.iter().map(first).collect::<Result<Vec<_>>>()?;
+            let of_pair = |&(a, b): &(usize, usize)| -> Result<Tensor> {
+                let size = [origins[a].size()[1], origins[b].size()[1]];
+                Ok(Tensor::f_zeros(size, (Kind::Double, origins[a].device()))?)
+            };
+            let products = self.pairs.iter().map(of_pair).collect::<Result<_>>()?;
+            self.sums = Some(Sums { moments: sets.iter().map(|_| Pooled::default()).collect(), products, origins });
         }
         let Some(sums) = &mut self.sums else { return Ok(()) };
         let apart = sets.iter().zip(&sums.origins).map(|(set, origin)| set.f_sub(origin));
         let apart: Vec<Tensor> = apart.collect::<Result<_, _>>()?;
-        let over_samples = |values: &Tensor| values.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Double);
-        for ((apart, sum), squares) in apart.iter().zip(&mut sums.deviations).zip(&mut sums.squares) {
-            let _ = sum.f_add_(&over_samples(apart)?)?;
-            let _ = squares.f_add_(&over_samples(&apart.f_square()?)?)?;
-        }
+        sums.moments.iter_mut().zip(&apart).try_for_each(|(moments, apart)| moments.add(apart))?;
+        let units = apart.iter().map(by_unit).collect::<Result<Vec<_>>>()?;
         for (&(a, b), sum) in self.pairs.iter().zip(&mut sums.products) {
-            let _ = sum.f_add_(&apart[a].f_matmul(&apart[b].f_tr()?)?)?;
+            let _ = sum.f_add_(&units[a].f_matmul(&units[b].f_tr()?)?)?;
         }
-        self.samples += sets.first().map_or(0, |set| set.size()[1]) as f64;
+        self.samples += units.first().map_or(0, |units| units.size()[1]) as f64;
         Ok(())
     }
 
@@ -67,15 +71,15 @@ impl Covariance {
     pub(crate) fn covariance(&self, pair: usize) -> Result<Option<Tensor>> {
         let Some(sums) = &self.sums else { return Ok(None) };
         let (a, b) = self.pairs[pair];
-        let between = sums.deviations[a].f_outer(&sums.deviations[b])?.f_div_scalar(self.samples)?;
-        Ok(Some(sums.products[pair].f_sub(&between)?.f_div_scalar(self.samples)?))
+        let mean = |set: usize| Ok::<_, Error>(sums.moments[set].mean_and_variance()?.map(|(mean, _)| mean));
+        let (Some(a), Some(b)) = (mean(a)?, mean(b)?) else { return Ok(None) };
+        Ok(Some(sums.products[pair].f_div_scalar(self.samples)?.f_sub_(&a.f_outer(&b)?)?))
     }
 
     /// Standard deviation of each unit of a set, `[units]` in f64; 0 where nothing but rounding varies.
     pub(crate) fn std(&self, set: usize) -> Result<Option<Tensor>> {
         let Some(sums) = &self.sums else { return Ok(None) };
-        let mean = sums.deviations[set].f_div_scalar(self.samples)?;
-        let variance = sums.squares[set].f_div_scalar(self.samples)?.f_sub(&mean.f_square()?)?.f_clamp_min(0.0)?;
+        let Some((_, variance)) = sums.moments[set].mean_and_variance()? else { return Ok(None) };
         let std = variance.f_sqrt()?;
         let unit = if sums.origins[set].kind() == Kind::Double { f64::EPSILON } else { f64::from(f32::EPSILON) };
         let rounding = sums.origins[set].f_view([-1])?.f_abs()?.f_to_kind(Kind::Double)?.f_mul_scalar(4.0 * unit)?;
@@ -90,7 +94,8 @@ impl Covariance {
             return Ok(None);
         };
         let scale = a.f_outer(&b)?;
-        let correlation = covariance.f_div(&scale)?.f_clamp(-1.0, 1.0)?;
+        let mut covariance = covariance;
+        let correlation = covariance.f_div_(&scale)?.f_clamp_(-1.0, 1.0)?;
         Ok(Some(scale.f_zeros_like()?.f_where_self(&scale.f_eq(0.0)?, &correlation)?))
     }
 }
@@ -113,7 +118,7 @@ mod tests {
             let mut own = Covariance::new(vec![(0, 1), (1, 1)]);
             for start in (0..90).step_by(cut) {
                 let len = (cut as i64).min(90 - start);
-                own.add(&[a.narrow(1, start, len), b.narrow(1, start, len)]).unwrap();
+                own.add(&[a.narrow(1, start, len).tr(), b.narrow(1, start, len).tr()]).unwrap();
             }
             let furthest = |a: Tensor, b: &Tensor| (a - b).abs().max().double_value(&[]);
             assert!(furthest(own.correlation(0).unwrap().unwrap(), &exact) < 1e-6, "{cut}");
@@ -130,9 +135,10 @@ mod tests {
         let mut own = Covariance::new(vec![(0, 1)]);
         assert!(own.correlation(0).unwrap().is_none());
         for (start, len) in [(0, 7), (7, 3), (10, 11)] {
-            own.add(&[constant.narrow(1, start, len), rounded.narrow(1, start, len)]).unwrap();
+            own.add(&[constant.narrow(1, start, len).tr(), rounded.narrow(1, start, len).tr()]).unwrap();
         }
-        assert!(own.sums.as_ref().unwrap().squares[1].double_value(&[0]) > 0.0, "rounding is wanted");
+        let (_, variance) = own.sums.as_ref().unwrap().moments[1].mean_and_variance().unwrap().unwrap();
+        assert!(variance.double_value(&[0]) > 0.0, "rounding is wanted");
         assert_eq!(own.std(1).unwrap().unwrap().double_value(&[0]), 0.0);
         assert_eq!(own.correlation(0).unwrap().unwrap().double_value(&[0, 0]), 0.0);
         own.add(&[constant.narrow(1, 0, 1), constant.narrow(1, 0, 1) * f64::NAN]).unwrap();

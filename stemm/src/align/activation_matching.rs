@@ -14,7 +14,7 @@ use super::{Aligner, Alignment, Permutation, Permutations, Record, assignment_of
 use crate::covariance::Covariance;
 use crate::data::{Dataset, Splits};
 use crate::error::{Error, Result};
-use crate::network::{AxisSegment, Memory, Model, PermutationSpec, by_unit, check_models};
+use crate::network::{AxisSegment, Memory, Model, PermutationSpec, check_models};
 use crate::progress::Progress;
 use crate::rng::{Purpose, rng};
 use crate::train::positive;
@@ -146,8 +146,8 @@ impl ActivationMatching {
             let each = models.iter().map(|model| network.outputs(&model.params, &x, &layers));
             let each: Vec<Vec<Tensor>> = each.collect::<Result<_>>()?;
             for (layer, own) in all.iter_mut().enumerate() {
-                let sets = each.iter().map(|outputs| by_unit(&outputs[layer]));
-                own.together.add(&sets.collect::<Result<Vec<_>>>()?)?;
+                let sets: Vec<Tensor> = each.iter().map(|outputs| outputs[layer].shallow_clone()).collect();
+                own.together.add(&sets)?;
             }
             task.step(|| "outputs".to_owned())?;
         }

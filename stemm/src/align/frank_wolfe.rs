@@ -9,6 +9,7 @@
 use std::time::Instant;
 
 use rand_chacha::ChaCha8Rng;
+use tch::Tensor;
 
 use super::gain::Gain;
 use super::matcher::Report;
@@ -177,12 +178,15 @@ impl Mover<'_> {
     /// by how much.
     fn climb(&mut self, spec: &PermutationSpec, gains: &[Gain], others: &Params, report: &mut Report) -> Result<f64> {
         let corner = self.best_corner(spec, gains, others, report)?;
-        let [linear, square] = self.towards(spec, &corner)?;
+        let [linear, mut square] = self.towards(spec, &corner)?;
         let curve = [others.dot(&linear)?, others.dot(&square)?];
         let step = highest(curve);
         if step > 0.0 {
             self.maps = self.maps.between(&corner, step)?;
-            self.mapped = Params::weighted_sum(&[&self.mapped, &linear, &square], &[1.0, step, step * step])?;
+            for ((square, linear), mapped) in square.all_mut().zip(linear.tensors()).zip(self.mapped.tensors()) {
+                let _ = square.f_mul_scalar_(step)?.f_add_(linear)?.f_mul_scalar_(step)?.f_add_(mapped)?;
+            }
+            self.mapped = square;
             report.moved_groups += corner.0.len();
         }
         Ok(step * (curve[0] + step * curve[1]))
@@ -212,13 +216,32 @@ impl Mover<'_> {
     fn towards(&self, spec: &PermutationSpec, corner: &Permutations) -> Result<[Params; 2]> {
         let params = self.params.without_buffers();
         let end = spec.axes().iter().zip(params.tensors());
-        let end = end.map(|(axes, tensor)| corner.apply_to_tensor(axes, tensor, None));
+        // A copy of each, also of tensors that no group moves: they are written to.
+        let end = end.map(|(axes, tensor)| owned(corner.apply_to_tensor(axes, tensor, None)?, tensor));
         let end = params.with(end.collect::<Result<_>>()?);
         let half = self.maps.between(corner, 0.5)?.apply(spec, &params)?;
-        // The parabola through the places 0, 1/2 and 1.
-        let three = [&self.mapped, &half, &end];
-        Ok([Params::weighted_sum(&three, &[-3.0, 4.0, -1.0])?, Params::weighted_sum(&three, &[2.0, -4.0, 2.0])?])
+        let half = params.with(
+            half.tensors()
+                .iter()
+                .zip(params.tensors())
+                .map(|(own, of)| owned(own.shallow_clone(), of))
+                .collect::<Result<_>>()?,
+        );
+        // The parabola through the places 0, 1/2 and 1, in place: `linear = 4 (half - mapped) - (end - mapped)`.
+        let (mut linear, mut square) = (half, end);
+        let tensors = linear.all_mut().zip(square.all_mut()).zip(self.mapped.tensors());
+        for ((linear, square), mapped) in tensors {
+            let _ = square.f_sub_(mapped)?;
+            let _ = linear.f_sub_(mapped)?.f_mul_scalar_(4.0)?.f_sub_(square)?;
+            let _ = square.f_sub_(linear)?;
+        }
+        Ok([linear, square])
     }
+}
+
+/// A tensor that shares no memory with `of`.
+fn owned(tensor: Tensor, of: &Tensor) -> Result<Tensor> {
+    Ok(if tensor.data_ptr() == of.data_ptr() { tensor.f_detach_copy()? } else { tensor })
 }
 
 fn sum<'a>(sets: impl Iterator<Item = &'a Params>) -> Result<Params> {

@@ -12,7 +12,7 @@ use crate::data::{Dataset, Splits};
 use crate::error::{Error, Result};
 use crate::frame::{column, frame};
 use crate::merge::{Mixer, REPAIR_SAMPLES, Repair, layer_moments};
-use crate::network::{Memory, Model, by_unit, check_models};
+use crate::network::{Memory, Model, check_models};
 use crate::notebook::{Bundle, Show};
 use crate::train::within;
 
@@ -58,8 +58,8 @@ pub fn unit_correlation(label: &str, layer: &str, models: &[Model], data: &Datas
     for batch in first.network.chunks(data, Memory::Forward, usize::MAX)? {
         let (x, _) = batch?;
         let output = |model: &Model| -> Result<Tensor> {
-            let own = by_unit(&model.network.outputs(&model.params, &x, &outputs[wanted..=wanted])?[0])?;
-            Ok(own.f_to_kind(Kind::Double)?)
+            let own = model.network.outputs(&model.params, &x, &outputs[wanted..=wanted])?;
+            Ok(own[0].f_to_kind(Kind::Double)?)
         };
         together.add(&[output(first)?, output(second)?])?;
     }
