@@ -396,38 +396,3 @@ fn dropout_zeroes_its_share_and_keeps_the_mean() {
         assert!(Network::new([4], [("drop", Dropout::new(probability).into())]).is_err(), "{probability}");
     }
 }
-
-#[test]
-fn names_of_depth_and_width_give_networks_of_that_depth_and_width() {
-    let convolutions = |network: &Network| {
-        network
-            .tensor_shapes()
-            .iter()
-            .filter(|(_, shape)| shape.len() == 4)
-            .map(|(_, shape)| shape[0])
-            .collect::<Vec<_>>()
-    };
-    type Make = fn(f64) -> stemm::Result<Network>;
-    for (make, depth) in [
-        (Network::vgg11 as Make, 8),
-        (Network::vgg13, 10),
-        (Network::vgg16, 13),
-        (Network::vgg19, 16),
-        (Network::resnet20, 21),
-    ] {
-        let (whole, half) = (convolutions(&make(1.0).unwrap()), convolutions(&make(0.5).unwrap()));
-        assert_eq!(whole.len(), depth);
-        assert!(whole.iter().zip(&half).all(|(whole, half)| *whole == 2 * half), "{depth}");
-    }
-    let names: Vec<String> =
-        Network::convnet([1, 28, 28], 1.0, 10).unwrap().layers().iter().map(|(name, _)| name.clone()).collect();
-    let block = |number: u8| ["conv", "bn", "relu", "pool"].map(|kind| format!("{kind}{number}"));
-    let expected: Vec<String> = [block(1), block(2)].concat().into_iter().chain(block(3).into_iter().take(3)).collect();
-    assert_eq!(names[..11], expected);
-}
-
-#[test]
-fn the_smallest_residual_network_has_eight_layers() {
-    let network = |depth| CifarResNet { depth, ..CifarResNet::default() }.network();
-    assert!(network(8).is_ok() && network(2).is_err() && network(9).is_err());
-}

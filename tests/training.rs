@@ -33,43 +33,6 @@ fn same_seed_same_bits_and_different_seeds_differ() {
 }
 
 #[test]
-fn seeds_spread_over_devices_give_the_models_of_one_device_in_their_order() {
-    let data = blobs(0, Device::Cpu).unwrap();
-    let seeds = [5, 6, 7, 8, 9];
-    let spread = Trainer { devices: vec![Device::Cpu; 3], ..trainer(2) };
-    let (one, several) =
-        (trainer(2).train(&network(), &data, &seeds).unwrap(), spread.train(&network(), &data, &seeds).unwrap());
-    assert_eq!(several.models.len(), 5);
-    assert!(one.models.iter().zip(&several.models).all(|(a, b)| equal_bits(a, b)));
-    let order =
-        |training: &Training| training.history.epochs.iter().map(|row| (row.seed, row.epoch)).collect::<Vec<_>>();
-    assert_eq!(order(&one), order(&several));
-    // An error on any one of them.
-    for bad in &seeds[..3] {
-        let folder = folder("spread");
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join(format!("seed{bad}.safetensors")), "no checkpoint").unwrap();
-        let broken = Trainer { checkpoints: Some(folder.clone()), ..spread.clone() };
-        assert!(matches!(broken.train(&network(), &data, &seeds), Err(Error::Corrupt { .. })), "{bad}");
-        std::fs::remove_dir_all(&folder).unwrap();
-    }
-    // More devices than seeds.
-    let idle = Trainer { devices: vec![Device::Cpu; 3], ..trainer(1) };
-    assert_eq!(idle.train(&network(), &data, &[1, 2]).unwrap().models.len(), 2);
-    let too_fast = Trainer { learning_rate: 1e38, ..spread };
-    assert!(matches!(too_fast.train(&network(), &data, &seeds), Err(Error::NonFinite { .. })));
-}
-
-#[test]
-fn models_side_by_side_share_the_time_that_passed() {
-    let data = blobs(0, Device::Cpu).unwrap();
-    let start = std::time::Instant::now();
-    let training = Trainer { at_once: Some(4), ..trainer(3) }.train(&network(), &data, &[0, 1, 2, 3]).unwrap();
-    let (all, shares) = (start.elapsed().as_secs_f64(), (0..4).map(|model| training.seconds(model)).sum::<f64>());
-    assert!(shares > 0.0 && shares <= all, "{shares} of {all}");
-}
-
-#[test]
 fn training_learns() {
     let data = blobs(0, Device::Cpu).unwrap();
     let training = trainer(20).train(&network(), &data, &[0]).unwrap();

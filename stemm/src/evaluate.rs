@@ -78,7 +78,9 @@ pub(crate) fn losses_and_accuracies(
     let _guard = tch::no_grad_guard();
     let mut tally = Tally::default();
     let pass = Pass { models: models as i64, ..Pass::new(Mode::Eval) };
-    for batch in network.chunks(data, Memory::Forward, usize::MAX)? {
+    // Each model has a copy of the samples beside it, and outputs of its own.
+    let largest = (network.most_samples(Memory::Forward)? / models).max(1);
+    for batch in network.chunks(data, Memory::Forward, largest)? {
         let (x, y) = batch?;
         let copies = (0..models).map(|_| (x.shallow_clone(), y.shallow_clone()));
         let (x, y) = beside(&copies.collect::<Vec<_>>())?;

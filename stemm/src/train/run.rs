@@ -321,6 +321,7 @@ fn norms(gradients: &[Tensor], models: usize) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tch::Device;
 
     #[test]
     fn items_are_dealt_in_turn() {
@@ -349,5 +350,47 @@ mod tests {
         let losses = [3.0, 2.0, 1.0, 1.5, f64::NAN];
         assert!(!stopped(Some(2), &losses[..4]) && stopped(Some(2), &losses) && !stopped(Some(3), &losses));
         assert!(!stopped(None, &losses) && !stopped(Some(1), &[]));
+    }
+
+    #[test]
+    fn models_side_by_side_share_the_time_that_passed() {
+        let data = crate::data::blobs(0, Device::Cpu).unwrap();
+        let start = std::time::Instant::now();
+        let training = Trainer { epochs: 3, batch_size: 64, at_once: Some(4), ..Trainer::default() }
+            .train(&Network::mlp(&[16, 24, 4]).unwrap(), &data, &[0, 1, 2, 3])
+            .unwrap();
+        let (all, shares) = (start.elapsed().as_secs_f64(), (0..4).map(|model| training.seconds(model)).sum::<f64>());
+        assert!(shares > 0.0 && shares <= all, "{shares} of {all}");
+    }
+
+    #[test]
+    fn seeds_spread_over_devices_give_the_models_of_one_device_in_their_order() {
+        let data = crate::data::blobs(0, Device::Cpu).unwrap();
+        let network = || Network::mlp(&[16, 24, 24, 4]).unwrap();
+        let trainer = |epochs| Trainer { epochs, batch_size: 64, ..Trainer::default() };
+        let equal_bits = |a: &Model, b: &Model| a.params.iter().zip(b.params.iter()).all(|((_, x), (_, y))| x == y);
+        let seeds = [5, 6, 7, 8, 9];
+        let spread = Trainer { devices: vec![Device::Cpu; 3], ..trainer(2) };
+        let (one, several) =
+            (trainer(2).train(&network(), &data, &seeds).unwrap(), spread.train(&network(), &data, &seeds).unwrap());
+        assert_eq!(several.models.len(), 5);
+        assert!(one.models.iter().zip(&several.models).all(|(a, b)| equal_bits(a, b)));
+        let order =
+            |training: &Training| training.history.epochs.iter().map(|row| (row.seed, row.epoch)).collect::<Vec<_>>();
+        assert_eq!(order(&one), order(&several));
+        // An error on any one of them.
+        for bad in &seeds[..3] {
+            let folder = std::env::temp_dir().join(format!("stemm-spread-{}", std::process::id()));
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join(format!("seed{bad}.safetensors")), "no checkpoint").unwrap();
+            let broken = Trainer { checkpoints: Some(folder.clone()), ..spread.clone() };
+            assert!(matches!(broken.train(&network(), &data, &seeds), Err(Error::Corrupt { .. })), "{bad}");
+            std::fs::remove_dir_all(&folder).unwrap();
+        }
+        // More devices than seeds.
+        let idle = Trainer { devices: vec![Device::Cpu; 3], ..trainer(1) };
+        assert_eq!(idle.train(&network(), &data, &[1, 2]).unwrap().models.len(), 2);
+        let too_fast = Trainer { learning_rate: 1e38, ..spread };
+        assert!(matches!(too_fast.train(&network(), &data, &seeds), Err(Error::NonFinite { .. })));
     }
 }
