@@ -31,9 +31,9 @@ impl Covariance {
         Covariance { pairs, samples: 0.0, sums: None }
     }
 
-    /// Number of sets, once there are samples.
-    pub(crate) fn sets(&self) -> usize {
-        self.sums.as_ref().map_or(0, |sums| sums.origins.len())
+    /// Where in the list a pair is.
+    pub(crate) fn place(&self, pair: (usize, usize)) -> Option<usize> {
+        self.pairs.iter().position(|own| *own == pair)
     }
 
     /// Adds a batch of all sets, `[batch, units, ...]` each.

@@ -10,7 +10,7 @@ use rand::seq::SliceRandom;
 use tch::{Device, Kind, Tensor};
 
 use super::matcher::Report;
-use super::{Aligner, Alignment, Permutation, Permutations, Record, assignment_of, in_frame_of_first, pairs};
+use super::{Aligner, Alignment, Found, Permutation, Permutations, Record, assignment_of, pairs};
 use crate::covariance::Covariance;
 use crate::data::{Dataset, Splits};
 use crate::error::{Error, Result};
@@ -96,15 +96,8 @@ impl Aligner for ActivationMatching {
         let start = Instant::now();
         let spec = models[0].network.permutation_spec();
         let outputs = self.observe(models, &data.train.sample(self.samples, self.seed)?)?;
-        let mut permutations = vec![Permutations::identity(&spec); models.len()];
-        let (history, converged) = self.ascend(&spec, &outputs, &mut permutations)?;
-        Ok(Alignment {
-            method: self.name().to_owned(),
-            permutations: in_frame_of_first(permutations)?,
-            history,
-            seconds: start.elapsed().as_secs_f64(),
-            converged,
-        })
+        let start_from = vec![Permutations::identity(&spec); models.len()];
+        self.ascend(&spec, &outputs, start_from)?.alignment(self, start)
     }
 
     fn with(&self, seed: u64, progress: Progress) -> Box<dyn Aligner> {
@@ -160,11 +153,11 @@ impl ActivationMatching {
         &self,
         spec: &PermutationSpec,
         layers: &[LayerOutputs],
-        permutations: &mut [Permutations],
-    ) -> Result<(Vec<Record>, bool)> {
+        mut permutations: Vec<Permutations>,
+    ) -> Result<Found> {
         let mut order = rng(self.seed, Purpose::SweepOrder(0));
-        let first = usize::from(self.to == MatchTo::First || permutations.len() == 2);
-        let mut models: Vec<usize> = (first..permutations.len()).collect();
+        let to_first = self.to == MatchTo::First || permutations.len() == 2;
+        let mut models: Vec<usize> = (usize::from(to_first)..permutations.len()).collect();
         let (mut history, mut converged) = (Vec::new(), false);
         while !converged && history.len() < self.max_sweeps {
             let begin = Instant::now();
@@ -173,7 +166,7 @@ impl ActivationMatching {
             for &model in &models {
                 for (group, of_group) in spec.groups().iter().enumerate() {
                     crate::progress::check()?;
-                    let gain = self.gain(layers, permutations, model, (group, of_group.size as i64))?;
+                    let gain = self.gain(layers, &permutations, model, (group, of_group.size as i64))?;
                     let candidate = assignment_of(&gain)?;
                     let now = &permutations[model].0[group];
                     let (old, new) = (total(&gain, now)?, total(&gain, &candidate)?);
@@ -188,10 +181,10 @@ impl ActivationMatching {
                 }
             }
             report.assignment = begin.elapsed();
-            converged = report.moved_groups == 0 || self.to == MatchTo::First || permutations.len() == 2;
+            converged = to_first || report.moved_groups == 0;
             history.push(Record::sweep(history.len() + 1, objective, &report));
         }
-        Ok((history, converged))
+        Ok(Found { permutations, history, converged })
     }
 
     /// `[units, units]`: what unit `j` of a model has in common with unit `i` of what the model is matched to.
@@ -235,14 +228,10 @@ impl ActivationMatching {
         permutation: impl Fn(usize) -> &'a Permutation,
     ) -> Result<Tensor> {
         let missing = || Error::Empty { what: "the data for activation matching".into() };
-        let place = |a: usize, b: usize| {
-            let pairs = self.pairs(together.sets());
-            let found = pairs.iter().position(|&pair| pair == (a.min(b), a.max(b)));
-            found.ok_or_else(missing)
-        };
         // Rows of model `a`, columns of model `b`; pairs are stored once.
         let covariance = |a: usize, b: usize| -> Result<Tensor> {
-            let stored = together.covariance(place(a, b)?)?.ok_or_else(missing)?;
+            let place = together.place((a.min(b), a.max(b))).ok_or_else(missing)?;
+            let stored = together.covariance(place)?.ok_or_else(missing)?;
             run.units_of(&if a < b { stored } else { stored.f_tr()? })
         };
         let std = |set: usize| -> Result<Tensor> { run.rows_of(&together.std(set)?.ok_or_else(missing)?) };

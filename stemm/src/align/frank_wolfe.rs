@@ -9,12 +9,11 @@
 use std::time::Instant;
 
 use rand_chacha::ChaCha8Rng;
-use tch::Tensor;
 
 use super::gain::Gain;
 use super::matcher::Report;
 use super::soft::{SoftMaps, Start};
-use super::{Aligner, Alignment, AssignmentSolver, Permutations, Record, assignment_of, in_frame_of_first, solve};
+use super::{Aligner, Alignment, AssignmentSolver, Found, Permutations, Record, assignment_of, solve};
 use crate::data::Splits;
 use crate::error::Result;
 use crate::network::{Model, Params, PermutationSpec, check_models};
@@ -73,49 +72,22 @@ impl Aligner for FrankWolfe {
         let mut rng = rng(self.seed, Purpose::Landscape);
         let total = self.starts.saturating_mul(self.max_steps);
         let mut task = self.progress.task(format!("{}, {} models", self.name(), models.len()), total);
-        let mut best: Option<(f64, Search)> = None;
+        let mut best: Option<(f64, Found)> = None;
         for number in 0..self.starts {
             let start = if number == 0 { self.start } else { Start::Random };
-            let search = self.search(&spec, &sets, start, &mut rng, &mut task)?;
-            let objective = search.objective(&spec, &sets)?;
+            let found = self.search(&spec, &sets, start, &mut rng, &mut task)?;
+            let permuted = found.permutations.iter().zip(&sets).map(|(own, set)| own.apply(&spec, set));
+            let objective = objective(&permuted.collect::<Result<Vec<_>>>()?.iter().collect::<Vec<_>>())?;
             if best.as_ref().is_none_or(|(highest, _)| objective > *highest) {
-                best = Some((objective, search));
+                best = Some((objective, found));
             }
         }
         task.finish();
-        let (permutations, history, converged) = match best {
-            Some((_, search)) => (search.permutations, search.history, search.converged),
-            None => (Vec::new(), Vec::new(), false),
-        };
-        Ok(Alignment {
-            method: self.name().to_owned(),
-            permutations: in_frame_of_first(permutations)?,
-            history,
-            seconds: begin.elapsed().as_secs_f64(),
-            converged,
-        })
+        best.map(|(_, found)| found).unwrap_or_default().alignment(self, begin)
     }
 
     fn with(&self, seed: u64, progress: Progress) -> Box<dyn Aligner> {
         Box::new(FrankWolfe { seed, progress, ..self.clone() })
-    }
-}
-
-/// Where one search ended.
-struct Search {
-    permutations: Vec<Permutations>,
-    history: Vec<Record>,
-    converged: bool,
-}
-
-impl Search {
-    /// The sum of inner products over all pairs of permuted models.
-    fn objective(&self, spec: &PermutationSpec, sets: &[&Params]) -> Result<f64> {
-        let permuted = self.permutations.iter().zip(sets).map(|(own, set)| own.apply(spec, set));
-        let permuted = permuted.collect::<Result<Vec<_>>>()?;
-        let own = permuted.iter().map(|set| set.dot(set)).sum::<Result<f64>>()?;
-        let sum = sum(permuted.iter())?;
-        Ok((sum.dot(&sum)? - own) / 2.0)
     }
 }
 
@@ -137,7 +109,7 @@ impl FrankWolfe {
         start: Start,
         rng: &mut ChaCha8Rng,
         task: &mut Task,
-    ) -> Result<Search> {
+    ) -> Result<Found> {
         let gains: Vec<Gain> = (0..spec.groups().len()).map(|group| Gain::new(spec, group, Precision::F32)).collect();
         let mut movers = sets.iter().map(|params| {
             let maps = SoftMaps::start(spec, start, rng, (params.kind(), params.device()))?;
@@ -146,10 +118,7 @@ impl FrankWolfe {
             Ok(Mover { params, maps, solvers, mapped })
         });
         let mut movers = movers.by_ref().collect::<Result<Vec<Mover>>>()?;
-        let all = sum(movers.iter().map(|mover| &mover.mapped))?;
-        let own = movers.iter().map(|mover| mover.mapped.dot(&mover.mapped)).sum::<Result<f64>>()?;
-        // Σ_{i<j} <θ_i, θ_j> = (|Σ θ_i|² - Σ |θ_i|²) / 2
-        let mut objective = (all.dot(&all)? - own) / 2.0;
+        let mut objective = objective(&movers.iter().map(|mover| &mover.mapped).collect::<Vec<_>>())?;
         let (mut history, mut small) = (Vec::new(), 0);
         while history.len() < self.max_steps && small < PATIENCE {
             let begin = Instant::now();
@@ -169,7 +138,7 @@ impl FrankWolfe {
         task.spare(self.max_steps - history.len());
         let nearest = |mover: &Mover| mover.maps.0.iter().map(assignment_of).collect::<Result<_>>().map(Permutations);
         let permutations = movers.iter().map(nearest).collect::<Result<_>>()?;
-        Ok(Search { permutations, history, converged: small >= PATIENCE })
+        Ok(Found { permutations, history, converged: small >= PATIENCE })
     }
 }
 
@@ -215,33 +184,25 @@ impl Mover<'_> {
     /// that groups move.
     fn towards(&self, spec: &PermutationSpec, corner: &Permutations) -> Result<[Params; 2]> {
         let params = self.params.without_buffers();
-        let end = spec.axes().iter().zip(params.tensors());
-        // A copy of each, also of tensors that no group moves: they are written to.
-        let end = end.map(|(axes, tensor)| owned(corner.apply_to_tensor(axes, tensor, None)?, tensor));
-        let end = params.with(end.collect::<Result<_>>()?);
         let half = self.maps.between(corner, 0.5)?.apply(spec, &params)?;
-        let half = params.with(
-            half.tensors()
-                .iter()
-                .zip(params.tensors())
-                .map(|(own, of)| owned(own.shallow_clone(), of))
-                .collect::<Result<_>>()?,
-        );
-        // The parabola through the places 0, 1/2 and 1, in place: `linear = 4 (half - mapped) - (end - mapped)`.
-        let (mut linear, mut square) = (half, end);
-        let tensors = linear.all_mut().zip(square.all_mut()).zip(self.mapped.tensors());
-        for ((linear, square), mapped) in tensors {
-            let _ = square.f_sub_(mapped)?;
-            let _ = linear.f_sub_(mapped)?.f_mul_scalar_(4.0)?.f_sub_(square)?;
-            let _ = square.f_sub_(linear)?;
+        let (mut linear, mut square) = (Vec::new(), Vec::new());
+        let places = spec.axes().iter().zip(params.tensors()).zip(half.tensors()).zip(self.mapped.tensors());
+        for (((axes, tensor), half), mapped) in places {
+            // The parabola through the places 0, 1/2 and 1.
+            let mut end = corner.apply_to_tensor(axes, tensor, None)?.f_sub(mapped)?;
+            let first = half.f_sub(mapped)?.f_mul_scalar_(4.0)?.f_sub_(&end)?;
+            square.push(end.f_sub_(&first)?);
+            linear.push(first);
         }
-        Ok([linear, square])
+        Ok([params.with(linear), params.with(square)])
     }
 }
 
-/// A tensor that shares no memory with `of`.
-fn owned(tensor: Tensor, of: &Tensor) -> Result<Tensor> {
-    Ok(if tensor.data_ptr() == of.data_ptr() { tensor.f_detach_copy()? } else { tensor })
+/// `Σ_{i<j} <θ_i, θ_j> = (|Σ θ_i|² - Σ |θ_i|²) / 2`.
+fn objective(sets: &[&Params]) -> Result<f64> {
+    let all = sum(sets.iter().copied())?;
+    let own = sets.iter().map(|set| set.dot(set)).sum::<Result<f64>>()?;
+    Ok((all.dot(&all)? - own) / 2.0)
 }
 
 fn sum<'a>(sets: impl Iterator<Item = &'a Params>) -> Result<Params> {

@@ -100,17 +100,23 @@ impl Gain {
         permutations: &Permutations,
         units: Option<&[i64]>,
     ) -> Result<Tensor> {
+        self.products(target, units, |term| term.permuted(spec, model, permutations))
+    }
+
+    /// `Σ ours theirsᵀ` over the terms: some units of the target, or all, and what `theirs` makes of the model.
+    fn products(
+        &self,
+        target: &Params,
+        units: Option<&[i64]>,
+        theirs: impl Fn(&Term) -> Result<Tensor>,
+    ) -> Result<Tensor> {
         let mut sum = None;
         for term in &self.terms {
             let all = self.rows(term, &target.tensors()[term.member.tensor])?;
             let ours = units.map_or(Ok(all.shallow_clone()), |units| slice::select(&all, 0, units))?;
-            let theirs = term.permuted(spec, model, permutations)?;
-            sum = Some(self.add_product(sum, &ours, &self.rows(term, &theirs)?)?);
+            sum = Some(self.add_product(sum, &ours, &self.rows(term, &theirs(term)?)?)?);
         }
-        match sum {
-            Some(sum) => Ok(sum),
-            None => Ok(Tensor::f_zeros([self.units; 2], (Kind::Float, model.device()))?),
-        }
+        Ok(sum.map_or_else(|| Tensor::f_zeros([self.units; 2], (Kind::Float, target.device())), Ok)?)
     }
 
     /// The gradient of `<target, X·model>` for the group's matrix `X`, with the model's other axes mapped: what the gain matrix is
@@ -122,14 +128,10 @@ impl Gain {
         target: &Params,
         maps: &SoftMaps,
     ) -> Result<Tensor> {
-        let mut sum = None;
-        for term in &self.terms {
+        self.products(target, None, |term| {
             let Member { tensor, axis, .. } = term.member;
-            let mapped = maps.apply_to_tensor(&spec.axes()[tensor], &model.tensors()[tensor], Some(axis))?;
-            let ours = self.rows(term, &target.tensors()[tensor])?;
-            sum = Some(self.add_product(sum, &ours, &self.rows(term, &mapped)?)?);
-        }
-        Ok(sum.map_or_else(|| Tensor::f_zeros([self.units; 2], (Kind::Float, model.device())), Ok)?)
+            maps.apply_to_tensor(&spec.axes()[tensor], &model.tensors()[tensor], Some(axis))
+        })
     }
 
     /// Whether exchanging the units that moved costs much less than a new matrix.

@@ -23,6 +23,8 @@ pub use soft::Start;
 pub use ste_mm::{Mixing, SteMm};
 pub use weight_matching::{Solver, WeightMatching};
 
+use std::time::Instant;
+
 use polars::prelude::DataFrame;
 use tch::{Device, Kind, Tensor};
 
@@ -254,15 +256,31 @@ pub(crate) fn pairs(n: usize) -> impl Iterator<Item = (usize, usize)> {
     (0..n).flat_map(move |from| (from + 1..n).map(move |to| (from, to)))
 }
 
-/// Permutations to a frame of their own, moved together so that the first model keeps its units.
-fn in_frame_of_first(permutations: Vec<Permutations>) -> Result<Vec<Permutations>> {
-    let Some(first) = permutations.first() else { return Ok(permutations) };
-    let back: Vec<Permutation> = first.0.iter().map(Permutation::inverse).collect();
-    let moved = permutations.iter().map(|own| {
-        let own = own.0.iter().zip(&back).map(|(own, back)| own.then(back));
-        Ok(Permutations(own.collect::<Result<_>>()?))
-    });
-    moved.collect()
+/// Where a search ended, in whatever frame.
+#[derive(Default)]
+struct Found {
+    permutations: Vec<Permutations>,
+    history: Vec<Record>,
+    converged: bool,
+}
+
+impl Found {
+    /// The alignment: the permutations moved together so that the first model keeps its units.
+    fn alignment(self, method: &dyn Aligner, start: Instant) -> Result<Alignment> {
+        let first = self.permutations.first().map(|own| own.0.as_slice()).unwrap_or_default();
+        let back: Vec<Permutation> = first.iter().map(Permutation::inverse).collect();
+        let moved = self.permutations.iter().map(|own| {
+            let own = own.0.iter().zip(&back).map(|(own, back)| own.then(back));
+            Ok(Permutations(own.collect::<Result<_>>()?))
+        });
+        Ok(Alignment {
+            method: method.name().to_owned(),
+            permutations: moved.collect::<Result<_>>()?,
+            history: self.history,
+            seconds: start.elapsed().as_secs_f64(),
+            converged: self.converged,
+        })
+    }
 }
 
 /// The permutation with the largest sum of entries of a gain matrix `[n, n]`, one a row.

@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 
 use super::matcher::Report;
 use super::soft::{SoftMaps, Start, sinkhorn};
-use super::{Aligner, Alignment, Mixing, Permutations, Record, assignment_of};
+use super::{Aligner, Alignment, Found, Mixing, Permutations, Record, assignment_of};
 use crate::data::{Order, Splits};
 use crate::error::{Error, Result};
 use crate::evaluate::cross_entropy;
@@ -117,11 +117,7 @@ impl Aligner for Sinkhorn {
         let mut batches = None;
         while history.len() < self.steps {
             let start = Instant::now();
-            let batch = match (&mut batches, needs_data) {
-                (_, false) => None,
-                (Some(batches), true) => Iterator::next(batches).transpose()?,
-                (None, true) => None,
-            };
+            let batch = batches.as_mut().and_then(Iterator::next).transpose()?;
             if batch.is_none() && needs_data {
                 let order = Order::Shuffled { seed: self.seed, epoch };
                 batches = Some(network.batches(&data.train, self.batch_size, order)?);
@@ -158,8 +154,7 @@ impl Aligner for Sinkhorn {
             let soft = mover.soft(self.temperature)?;
             permutations.push(Permutations(soft.0.iter().map(assignment_of).collect::<Result<_>>()?));
         }
-        let seconds = begin.elapsed().as_secs_f64();
-        Ok(Alignment { method: self.name().to_owned(), permutations, history, seconds, converged: true })
+        Found { permutations, history, converged: true }.alignment(self, begin)
     }
 
     fn with(&self, seed: u64, progress: Progress) -> Box<dyn Aligner> {

@@ -12,7 +12,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
 use super::matcher::{Matcher, Report};
-use super::{Aligner, Alignment, Permutations, Record, Solver};
+use super::{Aligner, Alignment, Found, Permutations, Record, Solver};
 use crate::data::{Order, Splits};
 use crate::error::{Error, Result};
 use crate::evaluate::{Tally, backward, loss_and_accuracy};
@@ -176,13 +176,7 @@ impl Aligner for SteMm {
                 hint,
             });
         }
-        Ok(Alignment {
-            method: self.name().to_owned(),
-            permutations: chosen,
-            history,
-            seconds: start.elapsed().as_secs_f64(),
-            converged,
-        })
+        Found { permutations: chosen, history, converged }.alignment(self, start)
     }
 
     fn with(&self, seed: u64, progress: Progress) -> Box<dyn Aligner> {

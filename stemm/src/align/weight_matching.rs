@@ -10,7 +10,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::matcher::{Matcher, Report};
-use super::{Aligner, Alignment, Permutations, Record, in_frame_of_first};
+use super::{Aligner, Alignment, Found, Permutations, Record};
 use crate::data::Splits;
 use crate::error::Result;
 use crate::network::{Model, Params, PermutationSpec, check_models};
@@ -82,22 +82,16 @@ impl Aligner for WeightMatching {
         let _guard = tch::no_grad_guard();
         let start = Instant::now();
         let spec = models[0].network.permutation_spec();
-        let mut best: Option<Ascent> = None;
+        let objective = |found: &Found| found.history.last().and_then(|record| record.objective);
+        let mut best: Option<Found> = None;
         for attempt in 0..=self.restarts {
             let ascent = self.ascend(&spec, models, attempt)?;
             // Of equal ones the first.
-            if best.as_ref().is_none_or(|best| ascent.objective() > best.objective()) {
+            if best.as_ref().is_none_or(|best| objective(&ascent) > objective(best)) {
                 best = Some(ascent);
             }
         }
-        let Ascent { permutations, history, converged } = best.unwrap_or_default();
-        Ok(Alignment {
-            method: self.name().to_owned(),
-            permutations: in_frame_of_first(permutations)?,
-            history,
-            seconds: start.elapsed().as_secs_f64(),
-            converged,
-        })
+        best.unwrap_or_default().alignment(self, start)
     }
 
     fn with(&self, seed: u64, progress: Progress) -> Box<dyn Aligner> {
@@ -105,23 +99,9 @@ impl Aligner for WeightMatching {
     }
 }
 
-/// Where one ascent ended.
-#[derive(Default)]
-struct Ascent {
-    permutations: Vec<Permutations>,
-    history: Vec<Record>,
-    converged: bool,
-}
-
-impl Ascent {
-    fn objective(&self) -> f64 {
-        self.history.last().and_then(|record| record.objective).unwrap_or(f64::NEG_INFINITY)
-    }
-}
-
 impl WeightMatching {
     /// One ascent; each attempt visits models and groups in another order.
-    fn ascend(&self, spec: &PermutationSpec, models: &[Model], attempt: usize) -> Result<Ascent> {
+    fn ascend(&self, spec: &PermutationSpec, models: &[Model], attempt: usize) -> Result<Found> {
         let seed = if attempt == 0 { self.seed } else { step_seed(self.seed, attempt) };
         let mut order = rng(seed, Purpose::SweepOrder(0));
         let matcher = |model: &Model| Matcher::new(spec, &model.params, self.solver, self.precision, self.max_sweeps);
@@ -133,7 +113,7 @@ impl WeightMatching {
             self.match_many(&mut matchers, &mut order, &mut history)?
         };
         let permutations = matchers.iter().map(|matcher| matcher.permutations().clone()).collect();
-        Ok(Ascent { permutations, history, converged })
+        Ok(Found { permutations, history, converged })
     }
 
     fn match_two(

@@ -6,6 +6,7 @@
 use polars::prelude::DataFrame;
 use rand::seq::SliceRandom;
 
+use super::distinct;
 use super::statistics::mean_and_error;
 use super::{Hutchinson, ensemble};
 use crate::align::{Aligner, Alignment};
@@ -182,13 +183,7 @@ impl Growth {
     }
 
     fn methods(&self) -> Vec<String> {
-        let mut methods: Vec<String> = Vec::new();
-        for row in &self.rows {
-            if !methods.contains(&row.method) {
-                methods.push(row.method.clone());
-            }
-        }
-        methods
+        distinct(self.rows.iter().map(|row| row.method.clone()))
     }
 
     fn series(&self, name: &str, value: fn(&GrowthRow) -> Option<f64>, wanted: impl Fn(&GrowthRow) -> bool) -> Series {
@@ -198,11 +193,9 @@ impl Growth {
         for n in 2..=most {
             let own = self.rows.iter().filter(|row| row.n_models == n && wanted(row));
             let values: Vec<f64> = own.filter_map(value).collect();
-            let (mean, error) = mean_and_error(&values);
-            let half = quantile(values.len()) * error;
+            let (mean, ends) = mean_and_band(&values);
             points.push((n as f64, mean));
-            // A single group has no error that could be known: NaN, which charts leave out.
-            band.push((mean - half, mean + half));
+            band.push(ends);
         }
         Series::new(name, points).band(band)
     }
@@ -214,8 +207,16 @@ impl Show for Growth {
     }
 }
 
+/// Mean of some values and the ends of its 95 % confidence band: NaN, which charts leave out, for a single one, whose error nobody
+/// knows.
+pub(super) fn mean_and_band(values: &[f64]) -> (f64, (f64, f64)) {
+    let (mean, error) = mean_and_error(values);
+    let half = quantile(values.len()) * error;
+    (mean, (mean - half, mean + half))
+}
+
 /// Half the width of a 95 % confidence band for the mean of `n` values, in standard errors.
-pub(super) fn quantile(n: usize) -> f64 {
+fn quantile(n: usize) -> f64 {
     use statrs::distribution::{ContinuousCDF, StudentsT};
     StudentsT::new(0.0, 1.0, (n.max(2) - 1) as f64).map_or(f64::NAN, |student| student.inverse_cdf(0.975))
 }

@@ -38,6 +38,17 @@ pub use tournament::{Measured, Tournament, TournamentRow, Verdicts};
 
 use crate::align::pairs;
 
+/// Each value once, in the order in which it first comes.
+fn distinct<T: PartialEq>(values: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut found = Vec::new();
+    for value in values {
+        if !found.contains(&value) {
+            found.push(value);
+        }
+    }
+    found
+}
+
 /// Places at equal distances, both ends included; a single one is the lower end.
 fn evenly_spaced(low: f64, high: f64, points: usize) -> impl Iterator<Item = f64> {
     (0..points).map(move |point| low + (high - low) * point as f64 / (points.max(2) - 1) as f64)

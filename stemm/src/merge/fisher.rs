@@ -4,10 +4,9 @@
 use rand::RngExt;
 use tch::{Kind, Tensor};
 
-use super::Mixer;
-use super::Repair;
+use super::{Mixer, Repair};
 use crate::data::{Dataset, Order};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::evaluate::cross_entropy;
 use crate::network::{Mode, Model, Network, Params, check_models};
 use crate::rng::{Purpose, rng, step_seed};
@@ -49,7 +48,7 @@ impl Fisher {
         positive("samples", self.samples)?;
         if !(self.floor > 0.0 && self.floor.is_finite()) {
             let (setting, value, requirement) = ("floor", self.floor.to_string(), "positive and finite, such as 1e-6");
-            return Err(crate::error::Error::Setting { setting, value, requirement });
+            return Err(Error::Setting { setting, value, requirement });
         }
         let network = &models[0].network;
         network.check_dataset(data)?;

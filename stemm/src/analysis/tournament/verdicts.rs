@@ -3,7 +3,8 @@
 use polars::prelude::DataFrame;
 
 use super::rows::{Measured, TournamentRow, to_frame};
-use crate::analysis::growth::quantile;
+use crate::analysis::distinct;
+use crate::analysis::growth::mean_and_band;
 use crate::analysis::statistics::{holm, mean_and_error, student};
 use crate::chart::{Chart, Lines, Series};
 use crate::error::{Error, Result};
@@ -36,7 +37,7 @@ impl Verdicts {
     pub fn summary(&self, baseline: &str) -> Result<DataFrame> {
         if !self.rows.iter().any(|row| row.method == baseline) {
             let names: Vec<&str> = self.contests().into_iter().map(|(_, method, _)| method).collect();
-            let value = format!("{baseline}, but the methods are {}", distinct(&names).join(", "));
+            let value = format!("{baseline}, but the methods are {}", distinct(names).join(", "));
             return Err(Error::Setting { setting: "baseline", value, requirement: "one of the methods" });
         }
         let contests = self.contests();
@@ -81,15 +82,13 @@ impl Verdicts {
     pub fn chart(&self) -> Chart {
         let contests = self.contests();
         let mut names: Vec<(&str, &str)> = contests.iter().map(|&(merge, method, _)| (merge, method)).collect();
-        names = distinct(&names);
+        names = distinct(names);
         let several = names.iter().any(|(merge, _)| *merge != names[0].0);
         let series = names.iter().map(|&(merge, method)| {
             let own = contests.iter().filter(|contest| (contest.0, contest.1) == (merge, method));
             let points = own.map(|contest| {
-                let values = self.by_group(contest, Measured::excess);
-                let (mean, error) = mean_and_error(&values);
-                let half = quantile(values.len()) * error;
-                ((contest.2 as f64, mean), (mean - half, mean + half))
+                let (mean, band) = mean_and_band(&self.by_group(contest, Measured::excess));
+                ((contest.2 as f64, mean), band)
             });
             let (points, band): (Vec<_>, Vec<_>) = points.unzip();
             Series::new(if several { format!("{method}, {merge}") } else { method.to_owned() }, points).band(band)
@@ -103,7 +102,7 @@ impl Verdicts {
     fn contests(&self) -> Vec<Contest<'_>> {
         let all: Vec<Contest> =
             self.rows.iter().map(|row| (row.merge.as_str(), row.method.as_str(), row.n_models)).collect();
-        let mut contests = distinct(&all);
+        let mut contests = distinct(all);
         contests.sort_by_key(|contest| contest.2);
         contests
     }
@@ -120,7 +119,7 @@ impl Verdicts {
 
     fn groups(&self, contest: &Contest, value: fn(&Measured) -> f64) -> Vec<(usize, f64)> {
         let mut groups: Vec<usize> = self.of(contest).map(|row| row.group).collect();
-        groups = distinct(&groups);
+        groups = distinct(groups);
         let mean = |group: usize| {
             let rows = self.of(contest).filter(|row| row.group == group);
             let values: Vec<f64> = rows.filter_map(|row| row.measured.as_ref().ok()).map(value).collect();
@@ -146,17 +145,6 @@ impl Verdicts {
 /// What is a number; a missing value else.
 fn known(value: f64) -> Option<f64> {
     Some(value).filter(|value| value.is_finite())
-}
-
-/// Each value once, in the order in which it first comes.
-fn distinct<T: PartialEq + Copy>(values: &[T]) -> Vec<T> {
-    let mut found = Vec::new();
-    for value in values {
-        if !found.contains(value) {
-            found.push(*value);
-        }
-    }
-    found
 }
 
 impl Show for Verdicts {
