@@ -5,7 +5,7 @@ mod format;
 mod tensors;
 
 pub(crate) use format::not_a;
-pub(crate) use tensors::{Contents, RESERVED, Stored, bytes_of, read_stored, read_tensors, write_tensors};
+pub(crate) use tensors::{Contents, RESERVED, Stored, bytes_of, digest_of, read_stored, read_tensors, write_tensors};
 
 use std::collections::HashMap;
 use std::io::Write;

@@ -64,9 +64,10 @@ pub mod prelude {
         Similarity, Sinkhorn, SinkhornLoss, Solver, Start, SteMm, WeightMatching,
     };
     pub use crate::analysis::{
-        Bezier, Estimator, Hutchinson, Interpolation, Lanczos, LayerwiseInterpolation, MergeGrowth, Moving, Plane,
-        Simplex, SpectralDensity, Tournament, Weighting, agreement, compare, compare_merges, cycle_consistency, cycles,
-        ensemble, feature_connectivity, geometry, paired_test, summary, unit_correlation, variance_collapse,
+        Bezier, Estimator, Hutchinson, Instability, Interpolation, Lanczos, LayerwiseInterpolation, MergeGrowth,
+        Moving, Plane, Simplex, SpectralDensity, Tournament, Weighting, agreement, compare, compare_merges,
+        cycle_consistency, cycles, ensemble, feature_connectivity, geometry, paired_test, summary, unit_correlation,
+        variance_collapse,
     };
     pub use crate::chart::{Bars, Chart, Contours, Heatmap, Lines};
     pub use crate::data::{

@@ -24,6 +24,8 @@ pub(crate) enum Purpose {
     Landscape,
     /// Places on a curve that is being fitted.
     Curve,
+    /// Seeds of the trainings that part at a step.
+    Fork(usize),
     /// Labels that a network's probabilities are asked for.
     Label,
     /// Flips and shifts of an epoch's images.
@@ -47,6 +49,7 @@ pub(crate) fn rng(seed: u64, purpose: Purpose) -> ChaCha8Rng {
         Purpose::Label => 9,
         Purpose::Shuffle(epoch) => 1_000 + epoch as u64,
         Purpose::Augmentation(epoch) => (1 << 32) + epoch as u64,
+        Purpose::Fork(step) => (4 << 32) + step as u64,
         Purpose::SweepOrder(model) => (3 << 32) + model as u64,
         Purpose::Dropout(layer) => (2 << 32) + layer,
     };

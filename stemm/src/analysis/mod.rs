@@ -8,6 +8,7 @@ mod comparison;
 mod geometry;
 mod growth;
 mod hessian;
+mod instability;
 mod layerwise;
 mod permutations;
 mod plane;
@@ -24,6 +25,7 @@ pub use growth::{Growth, GrowthRow, MergeGrowth};
 pub use hessian::{
     BatchTrace, Density, Eigenvalues, Estimator, Hutchinson, Lanczos, SpectralDensity, TraceEstimate, Traces, Weighting,
 };
+pub use instability::{Instability, Twins, TwinsRow};
 pub use layerwise::{
     FeatureConnectivity, LayerBarrier, LayerBarriers, LayerFeatures, LayerwiseInterpolation, Moving,
     feature_connectivity,

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
 use super::{Metadata, WRITE_HINT, not_a, read, write_atomically};
@@ -156,6 +157,13 @@ pub(crate) fn bytes_of(tensor: &Tensor) -> Result<Vec<u8>> {
     let mut bytes = vec![0; tensor.numel() * tensor.f_kind()?.elt_size_in_bytes()];
     tensor.f_to_device(Device::Cpu)?.f_contiguous()?.f_copy_data_u8(&mut bytes, tensor.numel())?;
     Ok(bytes)
+}
+
+/// SHA-256 of the values of tensors, in their order.
+pub(crate) fn digest_of<'a>(tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<String> {
+    let mut digest = Sha256::new();
+    tensors.into_iter().try_for_each(|tensor| bytes_of(tensor).map(|bytes| digest.update(bytes)))?;
+    Ok(super::hexadecimal(digest))
 }
 
 /// Reads tensors of any format by name, and the metadata.

@@ -14,13 +14,25 @@ use crate::error::{Error, Result};
 use crate::file::{self, Metadata};
 use crate::network::{Network, Params};
 
-/// State of one model's training after a whole number of epochs.
+/// State of one model's training after some steps, in checkpoints after whole epochs.
 #[derive(Debug)]
 pub(super) struct State {
     pub params: Params,
     pub optimiser: OptimiserState,
     /// Parameters with the lowest held-out loss so far; kept where they are the result.
     pub best: Option<Params>,
+}
+
+impl State {
+    /// A copy on a device.
+    pub fn on(&self, device: Device) -> Result<State> {
+        let copy = |params: &Params| params.to_device(device)?.copied();
+        Ok(State {
+            params: copy(&self.params)?.into_leaves()?,
+            optimiser: self.optimiser.on(device)?,
+            best: self.best.as_ref().map(copy).transpose()?,
+        })
+    }
 }
 
 /// What must be the same for a checkpoint to be continued.
@@ -37,6 +49,9 @@ struct Recipe {
     choice: Choice,
     patience: Option<usize>,
     seed: u64,
+    /// Where it does not begin with the initial values of the seed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin: Option<String>,
     /// SHA-256 of the training and held-out data and their preparation.
     data: String,
 }
@@ -70,7 +85,14 @@ const MOMENTS: [&str; 2] = ["stemm:first_moment.", "stemm:second_moment."];
 const LAST: &str = "stemm:last.";
 
 impl Checkpoint {
-    pub fn new(folder: &Path, trainer: &Trainer, network: &Network, data: String, seed: u64) -> Self {
+    pub fn new(
+        folder: &Path,
+        trainer: &Trainer,
+        network: &Network,
+        data: String,
+        seed: u64,
+        origin: Option<&str>,
+    ) -> Self {
         let recipe = Recipe {
             optimiser: trainer.optimiser,
             learning_rate: trainer.learning_rate,
@@ -82,10 +104,14 @@ impl Checkpoint {
             choice: trainer.choice,
             patience: trainer.patience,
             seed,
+            origin: origin.map(str::to_owned),
             data,
         };
-        let network = network.clone();
-        Checkpoint { path: folder.join(format!("seed{seed}.safetensors")), network, recipe, epochs: trainer.epochs }
+        let name = match origin {
+            Some(origin) => format!("seed{seed} from {origin}.safetensors").replace(' ', "-"),
+            None => format!("seed{seed}.safetensors"),
+        };
+        Checkpoint { path: folder.join(name), network: network.clone(), recipe, epochs: trainer.epochs }
     }
 
     pub fn save(&self, state: &State, epochs: &[Epoch]) -> Result<()> {

@@ -1,11 +1,14 @@
 //! Training: several models by one call, each from its own seed, with a history and checkpoints.
 
 mod checkpoint;
+mod course;
+mod fork;
 mod history;
 mod optimiser;
 mod run;
 mod schedule;
 
+pub(crate) use fork::Fork;
 pub use history::{Epoch, History};
 pub use optimiser::Optimiser;
 pub(crate) use optimiser::OptimiserState;
@@ -164,7 +167,9 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::train`], before anything is trained.
     pub fn start(&self, network: &Network, data: &Splits, seeds: &[u64]) -> Result<TrainingRun> {
-        TrainingRun::new(self, network, data, seeds)
+        self.check(seeds)?;
+        let origins = seeds.iter().map(|_| course::Origin::Seed).collect();
+        TrainingRun::new(self, network, data, seeds, origins)
     }
 
     pub(crate) fn check(&self, seeds: &[u64]) -> Result<()> {

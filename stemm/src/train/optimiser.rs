@@ -5,7 +5,7 @@
 use multiversion::multiversion;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
+use tch::{Device, Tensor};
 
 use crate::error::{Error, Result};
 use crate::network::{Params, flat};
@@ -95,6 +95,12 @@ impl OptimiserState {
     /// The same with another memory, of `steps` steps.
     pub(crate) fn resumed(self, steps: usize, moments: &[Params]) -> Result<OptimiserState> {
         Ok(OptimiserState { steps, moments: moments.iter().map(Moment::new).collect::<Result<_>>()?, ..self })
+    }
+
+    /// A copy on a device.
+    pub(crate) fn on(&self, device: Device) -> Result<OptimiserState> {
+        let moments = self.moments().map(|values| Moment::new(&values.to_device(device)?));
+        Ok(OptimiserState { moments: moments.collect::<Result<_>>()?, ..*self })
     }
 
     /// The states of several sets, equally many steps old, as that of their stack.
@@ -213,7 +219,7 @@ fn adam(w: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32], factors: &AdamFa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tch::{Device, Kind};
+    use tch::Kind;
 
     fn one() -> Params {
         Params::new([("w".to_owned(), Tensor::from_slice(&[1.0f64]))], [])

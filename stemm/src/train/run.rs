@@ -4,13 +4,14 @@ use std::time::Instant;
 
 use tch::{Kind, Tensor};
 
-use super::checkpoint::{Checkpoint, State};
+use super::checkpoint::State;
+use super::course::{Course, Origin};
 use super::{Choice, Epoch, History, OptimiserState, Trainer, Training};
 use crate::data::{Order, Splits};
 use crate::device::free_memory;
 use crate::error::{Error, Result};
 use crate::evaluate::{Tally, backward, beside, by_loss, losses_and_accuracies};
-use crate::network::{MOMENTUM, Model, Network, Params, Pass};
+use crate::network::{MOMENTUM, Network, Params, Pass};
 use crate::notebook::{Bundle, Show};
 use crate::progress::{Progress, Task};
 use crate::rng::step_seed;
@@ -37,33 +38,19 @@ pub struct TrainingRun {
     courses: Vec<Course>,
 }
 
-/// One model on its way.
-#[derive(Debug)]
-struct Course {
-    model: usize,
-    seed: u64,
-    /// From the first epoch on until the result is there.
-    state: Option<State>,
-    checkpoint: Option<Checkpoint>,
-    /// Kept apart from the state, which ends with the training.
-    epochs: Vec<Epoch>,
-    result: Option<Model>,
-}
-
 impl TrainingRun {
-    pub(super) fn new(trainer: &Trainer, network: &Network, data: &Splits, seeds: &[u64]) -> Result<TrainingRun> {
-        trainer.check(seeds)?;
+    /// One model a seed, from the beginning that goes with it.
+    pub(super) fn new(
+        trainer: &Trainer,
+        network: &Network,
+        data: &Splits,
+        seeds: &[u64],
+        origins: Vec<Origin>,
+    ) -> Result<TrainingRun> {
         network.check_splits(data)?;
         let digest = trainer.checkpoints.as_ref().map(|_| data.training_digest()).transpose()?.unwrap_or_default();
-        let courses = seeds.iter().enumerate().map(|(model, &seed)| Course {
-            model,
-            seed,
-            state: None,
-            checkpoint: None,
-            epochs: Vec::new(),
-            result: None,
-        });
-        let courses = courses.collect();
+        let numbered = seeds.iter().enumerate().zip(origins);
+        let courses = numbered.map(|((model, &seed), origin)| Course::new(model, seed, origin)).collect();
         Ok(TrainingRun { trainer: trainer.clone(), network: network.clone(), data: data.clone(), digest, courses })
     }
 
@@ -137,7 +124,9 @@ impl Share<'_> {
             for course in courses.iter_mut().filter(|course| course.result.is_none()) {
                 course.start(trainer, network, data, digest)?;
             }
-            task.skip(courses.iter().map(|course| course.epochs.len().min(trainer.epochs) * steps).sum());
+            let whole = trainer.epochs * steps;
+            let done = |course: &&mut Course| if course.result.is_some() { whole } else { course.steps().min(whole) };
+            task.skip(courses.iter().map(done).sum());
             trainer.train_to_end(network, data, courses, &mut task)?;
             courses.iter_mut().try_for_each(|course| course.finish(trainer, network))?;
         }
@@ -165,46 +154,6 @@ impl Show for TrainingRun {
     }
 }
 
-impl Course {
-    /// The model with its initial values, or where its checkpoint left it.
-    fn start(&mut self, trainer: &Trainer, network: &Network, data: &Splits, digest: &str) -> Result<()> {
-        if self.state.is_some() {
-            return Ok(());
-        }
-        let device = data.train.device();
-        let folder = trainer.checkpoints.as_ref();
-        self.checkpoint = folder.map(|folder| Checkpoint::new(folder, trainer, network, digest.to_owned(), self.seed));
-        let resumed = match &self.checkpoint {
-            Some(checkpoint) => checkpoint.load(device)?,
-            None => None,
-        };
-        let (state, epochs) = match resumed {
-            Some(resumed) => resumed,
-            None => {
-                let params = network.init(self.seed, device)?.leaves()?;
-                let optimiser = OptimiserState::new(trainer.optimiser, &params)?;
-                (State { params, optimiser, best: None }, Vec::new())
-            }
-        };
-        self.state = Some(state);
-        self.epochs = epochs.into_iter().map(|epoch| Epoch { model: self.model, ..epoch }).collect();
-        Ok(())
-    }
-
-    /// The result; what was needed to go on is dropped.
-    fn finish(&mut self, trainer: &Trainer, network: &Network) -> Result<()> {
-        let Some(state) = &self.state else { return Ok(()) };
-        if trainer.choice == Choice::BestEpoch && state.best.is_none() {
-            let tensor = format!("the held-out loss of the model with seed {}, in every epoch,", self.seed);
-            return Err(Error::NonFinite { tensor, hint: crate::error::RETRAIN });
-        }
-        let params = state.best.as_ref().unwrap_or(&state.params).copied()?;
-        self.result = Some(Model::new(network.clone(), params)?);
-        self.state = None;
-        Ok(())
-    }
-}
-
 impl Trainer {
     /// Trains models to their end, side by side wherever they are equally far.
     fn train_to_end(
@@ -220,19 +169,20 @@ impl Trainer {
             };
             let mut courses: Vec<&mut Course> =
                 courses.iter_mut().map(|course| &mut **course).filter(unfinished).collect();
-            let Some(epoch) = courses.iter().map(|course| course.epochs.len()).min() else { return Ok(()) };
-            courses.retain(|course| course.epochs.len() == epoch);
-            self.epoch(network, data, &mut courses, epoch, task)?;
+            let Some(step) = courses.iter().map(|course| course.steps()).min() else { return Ok(()) };
+            courses.retain(|course| course.steps() == step);
+            self.epoch(network, data, &mut courses, usize::MAX, task)?;
         }
     }
 
-    /// One epoch of models side by side. Until its end nothing of the models' states changes.
-    fn epoch(
+    /// The epoch that models side by side are in, to its end or to step `until` of the training. Until then nothing of the
+    /// models' states changes.
+    pub(super) fn epoch(
         &self,
         network: &Network,
         data: &Splits,
         courses: &mut [&mut Course],
-        epoch: usize,
+        until: usize,
         task: &mut Task,
     ) -> Result<()> {
         let start = Instant::now();
@@ -241,14 +191,16 @@ impl Trainer {
         let params: Vec<&Params> = states.iter().map(|state| &state.params).collect();
         let optimisers: Vec<&OptimiserState> = states.iter().map(|state| &state.optimiser).collect();
         let (params, mut optimiser) = (Params::stacked(&params)?.into_leaves()?, OptimiserState::stacked(&optimisers)?);
-        let shuffled = courses.iter().map(|course| Order::Shuffled { seed: course.seed, epoch });
-        let batches = shuffled.map(|order| network.batches(&data.train, self.batch_size, order));
-        let mut batches = batches.collect::<Result<Vec<_>>>()?;
         let steps = data.train.batch_count(self.batch_size);
+        let (epoch, first) = (optimiser.steps / steps, optimiser.steps % steps);
+        let last = steps.min(until - epoch * steps);
+        let shuffled = courses.iter().map(|course| Order::Shuffled { seed: course.seed, epoch });
+        let batches = shuffled.map(|order| Ok(network.batches(&data.train, self.batch_size, order)?.skip(first)));
+        let mut batches = batches.collect::<Result<Vec<_>>>()?;
         let mut tally = Tally::default();
         let mut learning_rate = 0.0;
         let mut norms = Tensor::f_zeros([models as i64], (Kind::Double, data.train.device()))?;
-        for _ in 0..steps {
+        for _ in first..last {
             let batch = batches.iter_mut().filter_map(Iterator::next).collect::<Result<Vec<_>>>()?;
             let (x, y) = beside(&batch)?;
             let step = optimiser.steps;
@@ -265,15 +217,22 @@ impl Trainer {
             }
         }
         tally.check_finite()?;
-        let held_out = losses_and_accuracies(network, &params, models, &data.held_out)?;
+        let held_out = match last == steps {
+            true => losses_and_accuracies(network, &params, models, &data.held_out)?,
+            false => Vec::new(),
+        };
         let norms = Vec::<f64>::try_from(norms)?;
         // What belongs to each model goes back to it.
         let parts = params.unstacked(models)?.into_iter().zip(optimiser.unstacked(models)?);
         let seconds = start.elapsed().as_secs_f64() / models as f64;
         for (index, (course, (params, optimiser))) in courses.iter_mut().zip(parts).enumerate() {
-            let (held_out_loss, held_out_accuracy) = held_out[index];
-            let lowest = course.epochs.iter().map(|row| row.held_out_loss).fold(f64::INFINITY, f64::min);
             let params = params.into_leaves()?;
+            let Some(&(held_out_loss, held_out_accuracy)) = held_out.get(index) else {
+                let best = course.state.take().and_then(|state| state.best);
+                course.state = Some(State { params, optimiser, best });
+                continue;
+            };
+            let lowest = course.epochs.iter().map(|row| row.held_out_loss).fold(f64::INFINITY, f64::min);
             let best = match self.choice == Choice::BestEpoch && held_out_loss < lowest {
                 true => Some(params.copied()?),
                 false => course.state.take().and_then(|state| state.best),
@@ -287,7 +246,7 @@ impl Trainer {
                 held_out_loss,
                 held_out_accuracy,
                 learning_rate,
-                gradient_norm: norms[index] / steps as f64,
+                gradient_norm: norms[index] / (last - first) as f64,
                 seconds,
             });
             let state = course.state.insert(State { params, optimiser, best });
