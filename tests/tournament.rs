@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use stemm::Error;
-use stemm::analysis::{Measured, TournamentRow, Verdicts};
 use stemm::data::Splits;
+use stemm::experiment::{Measured, Row, Verdicts};
 use stemm::prelude::*;
 
 fn tournament(results: Option<PathBuf>) -> Tournament {
@@ -14,9 +14,9 @@ fn tournament(results: Option<PathBuf>) -> Tournament {
     Tournament {
         trainer: Trainer { epochs: 6, batch_size: 64, progress: quiet, ..Trainer::default() },
         methods: vec![
-            Box::new(Naive),
-            Box::new(WeightMatching::default()),
-            Box::new(SteMm { epochs: 6, batch_size: 64, ..SteMm::default() }),
+            Naive.into(),
+            WeightMatching::default().into(),
+            SteMm { epochs: 6, batch_size: 64, ..SteMm::default() }.into(),
         ],
         merges: vec![Merging::Mean, Merging::GreedySoup],
         counts: vec![2, 3],
@@ -29,16 +29,15 @@ fn tournament(results: Option<PathBuf>) -> Tournament {
     }
 }
 
-fn file(name: &str) -> PathBuf {
+fn folder(name: &str) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("stemm-tournament-{name}-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir_all(&folder).unwrap();
-    folder.join("results.parquet")
+    folder
 }
 
 /// Rows without what differs from run to run.
 fn figures(verdicts: &Verdicts) -> Vec<String> {
-    let timeless = |row: &TournamentRow| {
+    let timeless = |row: &Row| {
         let mut row = row.clone();
         row.measured = row.measured.map(|own| Measured { seconds: 0.0, merge_seconds: 0.0, peak_memory: None, ..own });
         format!("{row:?}")
@@ -74,7 +73,7 @@ fn killed_at_any_moment_and_started_again_it_gives_the_table_of_one_run() {
     let straight = tournament(None).run(&data).unwrap();
     assert_eq!(straight.rows.len(), 2 * 2 * 3 * 2 * 2);
     assert!(straight.rows.iter().all(|row| row.measured.is_ok()));
-    let path = file("killed");
+    let path = folder("killed");
     // Until it comes through; each time a little later.
     let kills = (0..60).map(|round| killed_after(60 + 40 * round, &path)).take_while(|killed| *killed).count();
     assert!(kills >= 2, "never killed on its way");
@@ -83,56 +82,58 @@ fn killed_at_any_moment_and_started_again_it_gives_the_table_of_one_run() {
     // What is there is read, not measured again: times are those of before.
     let again = tournament(Some(path.clone())).run(&data).unwrap();
     assert_eq!(format!("{resumed:?}"), format!("{again:?}"));
-    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::remove_dir_all(path).unwrap();
 }
 
 #[test]
 fn rows_of_other_data_and_settings_are_kept_and_not_taken() {
-    let path = file("other");
+    let path = folder("other");
     let first = Tournament { groups: 1, seeds: vec![0], ..tournament(Some(path.clone())) };
     let own = first.run(&blobs(0, Device::Cpu).unwrap()).unwrap();
     let others = first.run(&blobs(1, Device::Cpu).unwrap()).unwrap();
     assert_ne!(figures(&own), figures(&others));
     let finer = Tournament { barrier_points: 9, groups: 1, seeds: vec![0], ..tournament(Some(path.clone())) };
     assert_ne!(figures(&own), figures(&finer.run(&blobs(0, Device::Cpu).unwrap()).unwrap()));
-    // All three are in the file.
-    assert_eq!(load_parquet(&path).unwrap().height(), 3 * own.rows.len());
+    // All three are in the folder.
+    let files = || std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path());
+    let tables: Vec<PathBuf> = files().filter(|path| path.extension().is_some_and(|end| end == "parquet")).collect();
+    assert_eq!(tables.len(), 3 * own.rows.len());
     assert_eq!(format!("{own:?}"), format!("{:?}", first.run(&blobs(0, Device::Cpu).unwrap()).unwrap()));
-    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::remove_dir_all(path).unwrap();
 }
 
 #[test]
 fn rows_that_another_tournament_measured_are_numbered_as_this_one_counts() {
     let data = blobs(0, Device::Cpu).unwrap();
-    let path = file("numbered");
-    let small = |counts: Vec<usize>, groups, methods: Vec<Box<dyn Aligner>>| Tournament {
+    let path = folder("numbered");
+    let small = |counts: Vec<usize>, groups, methods: Vec<Method>| Tournament {
         counts,
         groups,
         methods,
         ..tournament(Some(path.clone()))
     };
     // Groups of two: seeds 0 1, 2 3, 4 5; groups of four: seeds 0 to 3, 4 to 7, whose first two are those of groups 0 and 2.
-    small(vec![2], 3, vec![Box::new(Naive)]).run(&data).unwrap();
-    let both = small(vec![2, 4], 2, vec![Box::new(Naive), Box::new(WeightMatching::default())]).run(&data).unwrap();
+    small(vec![2], 3, vec![Naive.into()]).run(&data).unwrap();
+    let both = small(vec![2, 4], 2, vec![Naive.into(), WeightMatching::default().into()]).run(&data).unwrap();
     for method in ["naive", "weight matching"] {
         let of = |count| both.rows.iter().filter(move |row| row.method == method && row.n_models == count);
         assert_eq!(of(2).map(|row| row.group).collect::<Vec<_>>(), [0, 0, 0, 0, 1, 1, 1, 1], "{method}");
         assert_eq!(of(2).map(|row| row.seed).collect::<Vec<_>>(), [0, 0, 1, 1, 0, 0, 1, 1], "{method}");
     }
-    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::remove_dir_all(path).unwrap();
 }
 
 #[test]
 fn a_further_merge_leaves_what_was_measured() {
     let data = blobs(0, Device::Cpu).unwrap();
-    let path = file("further");
+    let path = folder("further");
     let with = |merges| Tournament { merges, groups: 1, ..tournament(Some(path.clone())) }.run(&data).unwrap();
     let first = with(vec![Merging::Mean]);
     let both = with(vec![Merging::Mean, Merging::RegMean(RegMean::default())]);
     let means: Vec<String> = both.rows.iter().filter(|row| row.merge == "mean").map(|row| format!("{row:?}")).collect();
     assert_eq!(means, first.rows.iter().map(|row| format!("{row:?}")).collect::<Vec<_>>());
     assert_eq!(both.rows.len(), 2 * first.rows.len());
-    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::remove_dir_all(path).unwrap();
 }
 
 /// Fails for three models until a file is there.
@@ -151,17 +152,18 @@ impl Aligner for Fails {
         }
     }
 
-    fn with(&self, _seed: u64, _progress: Progress) -> Box<dyn Aligner> {
-        Box::new(self.clone())
+    fn with(&self, _seed: u64, _progress: Progress) -> Method {
+        Method::own(self.clone())
     }
 }
 
 #[test]
 fn a_cell_that_fails_has_a_row_with_its_error_and_is_tried_again() {
-    let path = file("fails");
-    let mended = path.with_file_name("mended");
+    let path = folder("fails");
+    let mended = std::env::temp_dir().join(format!("stemm-mended-{}", std::process::id()));
+    let _ = std::fs::remove_file(&mended);
     let run = || {
-        let methods: Vec<Box<dyn Aligner>> = vec![Box::new(Naive), Box::new(Fails(mended.clone()))];
+        let methods = vec![Naive.into(), Method::own(Fails(mended.clone()))];
         let tournament = Tournament { methods, groups: 2, seeds: vec![0], ..tournament(Some(path.clone())) };
         tournament.run(&blobs(0, Device::Cpu).unwrap()).unwrap()
     };
@@ -175,7 +177,7 @@ fn a_cell_that_fails_has_a_row_with_its_error_and_is_tried_again() {
     assert_eq!(failed_column.iter().sum::<u64>(), 4);
     std::fs::write(&mended, "").unwrap();
     assert_eq!(failed(&run()), 0);
-    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::remove_dir_all(path).unwrap();
 }
 
 #[test]
@@ -207,14 +209,7 @@ fn only_groups_are_repeats_and_tests_are_corrected_for_their_number() {
                     models_loss: 0.5,
                     ..own
                 });
-                verdicts.rows.push(TournamentRow {
-                    method: method.into(),
-                    group,
-                    seed,
-                    n_models: 2,
-                    measured,
-                    ..like.clone()
-                });
+                verdicts.rows.push(Row { method: method.into(), group, seed, n_models: 2, measured, ..like.clone() });
             }
         }
     }
@@ -250,16 +245,16 @@ fn settings_that_cannot_work_are_refused_by_name() {
         ("counts", Tournament { counts: vec![3, 1], ..tournament(None) }),
         ("seeds", Tournament { seeds: vec![], ..tournament(None) }),
         ("methods", Tournament { methods: vec![], ..tournament(None) }),
-        ("methods", Tournament { methods: vec![Box::new(Naive), Box::new(Naive)], ..tournament(None) }),
+        ("methods", Tournament { methods: vec![Naive.into(), Naive.into()], ..tournament(None) }),
         ("merges", Tournament { merges: vec![Merging::Mean, Merging::Mean], ..tournament(None) }),
         ("barrier_points", Tournament { barrier_points: 1, ..tournament(None) }),
     ] {
         let error = wrong.run(&data).unwrap_err();
         assert!(matches!(&error, Error::Setting { setting, .. } if *setting == name), "{name}: {error}");
     }
-    let path = file("foreign");
-    save_parquet(&data.frame(), &path).unwrap();
+    let path = folder("foreign");
+    save_parquet(&data.frame(), path.join("foreign.parquet")).unwrap();
     let error = tournament(Some(path.clone())).run(&data).unwrap_err();
-    assert!(matches!(&error, Error::Corrupt { format: "tournament", .. }), "{error}");
-    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    assert!(matches!(&error, Error::Corrupt { format: "table of experiments", .. }), "{error}");
+    std::fs::remove_dir_all(path).unwrap();
 }

@@ -2,19 +2,20 @@
 
 use std::path::PathBuf;
 
-use stemm::analysis::Verdicts;
+use stemm::experiment::Verdicts;
 use stemm::prelude::*;
 
 fn main() -> stemm::Result<()> {
     let what = std::env::args().nth(1).unwrap_or_else(|| "mlp".to_owned());
     let folder = PathBuf::from("out/tournament");
-    let tournament = Tournament { results: Some(folder.join(format!("{what}.parquet"))), ..settings(&what)? };
+    let tournament = Tournament { results: Some(folder.join(&what)), ..settings(&what)? };
     let data = fashion_mnist("data", device())?;
     let data = match tournament.network.input_shape() {
         [channels, height, width] => data.fit_to(&[*channels, *height, *width])?.take(10_000, 2_000)?,
         _ => data,
     };
     let verdicts = tournament.run(&data)?;
+    save_parquet(&verdicts.frame(), folder.join(format!("{what}.parquet")))?;
     let summary = verdicts.summary("weight matching")?;
     println!("{}", markdown(&verdicts, &summary)?);
     save_csv(&summary, folder.join(format!("{what}.csv")))?;
@@ -23,15 +24,15 @@ fn main() -> stemm::Result<()> {
 
 /// The paper's networks and optimisers, with fewer epochs.
 fn settings(what: &str) -> stemm::Result<Tournament> {
-    let methods: Vec<Box<dyn Aligner>> = vec![
-        Box::new(Naive),
-        Box::new(WeightMatching::default()),
-        Box::new(ActivationMatching::default()),
-        Box::new(ActivationMatching { to: MatchTo::Mean, ..ActivationMatching::default() }),
-        Box::new(FrankWolfe::default()),
-        Box::new(Sinkhorn::default()),
-        Box::new(Sinkhorn { loss: SinkhornLoss::Random, ..Sinkhorn::default() }),
-        Box::new(SteMm::default()),
+    let methods = vec![
+        Naive.into(),
+        WeightMatching::default().into(),
+        ActivationMatching::default().into(),
+        ActivationMatching { to: MatchTo::Mean, ..ActivationMatching::default() }.into(),
+        FrankWolfe::default().into(),
+        Sinkhorn::default().into(),
+        Sinkhorn { loss: SinkhornLoss::Random, ..Sinkhorn::default() }.into(),
+        SteMm::default().into(),
     ];
     let merges = vec![
         Merging::Mean,

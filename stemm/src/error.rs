@@ -266,6 +266,21 @@ pub enum Error {
         done: String,
     },
 
+    /// An experiment cannot be measured, because its models or their alignment failed before.
+    #[error("{reason}")]
+    Experiment {
+        /// The error of those.
+        reason: String,
+    },
+    /// A plan of experiments cannot be used.
+    #[error("{} is no plan of experiments: {reason}; `Plan`'s documentation has an example", path.display())]
+    Plan {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit, and where.
+        reason: String,
+    },
+
     // Libraries
     /// The device has no memory left.
     #[error(

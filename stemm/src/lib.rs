@@ -2,7 +2,8 @@
 //!
 //! Train several networks from different seeds, move them into one basin by permuting their units, and see what happened
 //! as polars frames and plotters charts. The data flow one way, and so do the modules:
-//! [`data`] → [`network`] → [`train`] → [`align`] → [`mod@merge`] → [`analysis`] → frames and [`chart`]s.
+//! [`data`] → [`network`] → [`train`] → [`align`] → [`mod@merge`] → [`analysis`] → frames and [`chart`]s; an [`experiment`] goes
+//! all that way.
 //!
 //! ```
 //! use stemm::prelude::*;
@@ -29,6 +30,7 @@ pub mod data;
 mod device;
 mod error;
 mod evaluate;
+pub mod experiment;
 mod file;
 pub mod frame;
 mod memory;
@@ -60,20 +62,20 @@ pub use tch;
 /// What a notebook needs: `use stemm::prelude::*;`.
 pub mod prelude {
     pub use crate::align::{
-        ActivationMatching, Aligner, Alignment, FrankWolfe, MatchTo, Mixing, Naive, Named, Permutation, Permutations,
+        ActivationMatching, Aligner, Alignment, FrankWolfe, MatchTo, Method, Mixing, Naive, Permutation, Permutations,
         Similarity, Sinkhorn, SinkhornLoss, Solver, Start, SteMm, WeightMatching,
     };
     pub use crate::analysis::{
         Bezier, Estimator, Hutchinson, Instability, Interpolation, Lanczos, LayerwiseInterpolation, MergeGrowth,
-        Moving, Plane, Simplex, SpectralDensity, Tournament, Weighting, agreement, compare, compare_merges,
-        cycle_consistency, cycles, ensemble, feature_connectivity, geometry, paired_test, summary, unit_correlation,
-        variance_collapse,
+        Moving, Plane, Simplex, SpectralDensity, Weighting, agreement, compare, compare_merges, cycle_consistency,
+        cycles, ensemble, feature_connectivity, geometry, paired_test, summary, unit_correlation, variance_collapse,
     };
     pub use crate::chart::{Bars, Chart, Contours, Heatmap, Lines};
     pub use crate::data::{
         Augmentation, Dataset, Part, Splits, blobs, cifar10, cifar100, fashion_mnist, image_folder, image_folder_of,
         mnist,
     };
+    pub use crate::experiment::{Plan, Tournament};
     pub use crate::frame::{describe, load_parquet, save_csv, save_parquet};
     pub use crate::merge::{Fisher, Merging, RegMean, Repair, greedy_soup, merge, merge_weighted};
     pub use crate::network::architecture::{CifarResNet, ImageNetResNet, Norm, Vgg};

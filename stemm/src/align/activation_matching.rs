@@ -7,10 +7,11 @@
 use std::time::Instant;
 
 use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::matcher::Report;
-use super::{Aligner, Alignment, Found, Permutation, Permutations, Record, assignment_of, pairs};
+use super::{Aligner, Alignment, Found, Method, Permutation, Permutations, Record, assignment_of, pairs};
 use crate::covariance::Covariance;
 use crate::data::{Dataset, Splits};
 use crate::error::{Error, Result};
@@ -20,7 +21,7 @@ use crate::rng::{Purpose, rng};
 use crate::train::positive;
 
 /// What two units have in common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Similarity {
     /// Pearson's correlation; a unit that never varies has none with any.
     Correlation,
@@ -29,7 +30,7 @@ pub enum Similarity {
 }
 
 /// What each model is matched to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MatchTo {
     /// The first model.
     First,
@@ -48,7 +49,8 @@ pub enum MatchTo {
 /// let merged = alignment.merge(&models, &data.train)?;
 /// # Ok::<(), stemm::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct ActivationMatching {
     /// What two units have in common.
     pub similarity: Similarity,
@@ -61,6 +63,7 @@ pub struct ActivationMatching {
     /// Seed of the samples and of the order of the models.
     pub seed: u64,
     /// Where progress is shown.
+    #[serde(skip)]
     pub progress: Progress,
 }
 
@@ -100,8 +103,8 @@ impl Aligner for ActivationMatching {
         self.ascend(&spec, &outputs, start_from)?.alignment(self, start)
     }
 
-    fn with(&self, seed: u64, progress: Progress) -> Box<dyn Aligner> {
-        Box::new(ActivationMatching { seed, progress, ..self.clone() })
+    fn with(&self, seed: u64, progress: Progress) -> Method {
+        ActivationMatching { seed, progress, ..self.clone() }.into()
     }
 }
 

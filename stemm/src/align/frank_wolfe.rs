@@ -9,11 +9,12 @@
 use std::time::Instant;
 
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 use super::gain::Gain;
 use super::matcher::Report;
 use super::soft::{SoftMaps, Start};
-use super::{Aligner, Alignment, AssignmentSolver, Found, Permutations, Record, assignment_of, solve};
+use super::{Aligner, Alignment, AssignmentSolver, Found, Method, Permutations, Record, assignment_of, solve};
 use crate::data::Splits;
 use crate::error::Result;
 use crate::network::{Model, Params, PermutationSpec, check_models};
@@ -32,7 +33,8 @@ use crate::train::{Precision, positive};
 /// let alignment = FrankWolfe::default().align(&models, &data)?;
 /// # Ok::<(), stemm::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct FrankWolfe {
     /// Where the first search begins.
     pub start: Start,
@@ -43,6 +45,7 @@ pub struct FrankWolfe {
     /// Seed of the random starts.
     pub seed: u64,
     /// Where progress is shown.
+    #[serde(skip)]
     pub progress: Progress,
 }
 
@@ -86,8 +89,8 @@ impl Aligner for FrankWolfe {
         best.map(|(_, found)| found).unwrap_or_default().alignment(self, begin)
     }
 
-    fn with(&self, seed: u64, progress: Progress) -> Box<dyn Aligner> {
-        Box::new(FrankWolfe { seed, progress, ..self.clone() })
+    fn with(&self, seed: u64, progress: Progress) -> Method {
+        FrankWolfe { seed, progress, ..self.clone() }.into()
     }
 }
 

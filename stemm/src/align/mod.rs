@@ -5,6 +5,7 @@ mod assignment;
 mod frank_wolfe;
 mod gain;
 mod matcher;
+mod method;
 mod permutation;
 #[cfg(test)]
 mod reference;
@@ -17,6 +18,7 @@ mod weight_matching;
 pub use activation_matching::{ActivationMatching, MatchTo, Similarity};
 pub use assignment::AssignmentSolver;
 pub use frank_wolfe::FrankWolfe;
+pub use method::Method;
 pub use permutation::{Permutation, Permutations};
 pub use sinkhorn::{Sinkhorn, SinkhornLoss};
 pub use soft::Start;
@@ -51,7 +53,7 @@ pub trait Aligner: std::fmt::Debug {
     fn align(&self, models: &[Model], data: &Splits) -> Result<Alignment>;
 
     /// The same method with another seed and another place for its progress.
-    fn with(&self, seed: u64, progress: Progress) -> Box<dyn Aligner>;
+    fn with(&self, seed: u64, progress: Progress) -> Method;
 }
 
 /// No alignment at all, as a method: what others are compared with.
@@ -77,42 +79,8 @@ impl Aligner for Naive {
         Alignment::naive(models)
     }
 
-    fn with(&self, _seed: u64, _progress: Progress) -> Box<dyn Aligner> {
-        Box::new(*self)
-    }
-}
-
-/// A method under another name: two settings of one method, side by side.
-///
-/// ```
-/// use stemm::prelude::*;
-/// let longer = Named::new("ste-mm, 20 epochs", SteMm { epochs: 20, ..SteMm::default() });
-/// assert_eq!(longer.name(), "ste-mm, 20 epochs");
-/// ```
-#[derive(Debug)]
-pub struct Named {
-    name: String,
-    method: Box<dyn Aligner>,
-}
-
-impl Named {
-    /// Names a method.
-    pub fn new(name: impl Into<String>, method: impl Aligner + 'static) -> Named {
-        Named { name: name.into(), method: Box::new(method) }
-    }
-}
-
-impl Aligner for Named {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn align(&self, models: &[Model], data: &Splits) -> Result<Alignment> {
-        Ok(Alignment { method: self.name.clone(), ..self.method.align(models, data)? })
-    }
-
-    fn with(&self, seed: u64, progress: Progress) -> Box<dyn Aligner> {
-        Box::new(Named { name: self.name.clone(), method: self.method.with(seed, progress) })
+    fn with(&self, _seed: u64, _progress: Progress) -> Method {
+        (*self).into()
     }
 }
 

@@ -7,8 +7,8 @@
 use std::fmt;
 use std::path::Path;
 
-use serde::de::{MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use tch::{Device, Tensor};
 
 use super::{Alignment, Permutation, Permutations};
@@ -62,14 +62,10 @@ impl Alignment {
         for own in &self.permutations {
             own.check(&spec)?;
         }
-        let named = |own: &'_ Permutations| -> Vec<(String, Vec<i64>)> {
-            let names = spec.groups().iter().map(|group| group.name.clone());
-            names.zip(own.0.iter().map(|permutation| permutation.as_slice().to_vec())).collect()
-        };
         match ending(path)? {
             Ending::Json => {
                 let models = self.permutations.iter().map(|own| {
-                    let lists = named(own).into_iter();
+                    let lists = named(own, &spec).into_iter();
                     let lines =
                         lists.map(|(name, list)| format!("    {}: {}", file::to_json(&name), file::to_json(&list)));
                     format!("  {{\n{}\n  }}", lines.collect::<Vec<_>>().join(",\n"))
@@ -80,21 +76,35 @@ impl Alignment {
                     format!("{{\n\"method\": {method},\n\"converged\": {converged},\n\"models\": [\n{models}\n]\n}}\n");
                 file::write_atomically(path, json.as_bytes())
             }
-            Ending::Safetensors => {
-                let mut tensors = Vec::new();
-                for (model, own) in self.permutations.iter().enumerate() {
-                    for (name, list) in named(own) {
-                        tensors.push((format!("{model}.{name}"), Tensor::f_from_slice(&list)?));
-                    }
-                }
-                let metadata = Metadata::from([
-                    ("method".to_owned(), file::to_json(&self.method)),
-                    ("converged".to_owned(), file::to_json(&self.converged)),
-                    ("models".to_owned(), file::to_json(&self.permutations.len())),
-                ]);
-                file::write_tensors(path, tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)), metadata)
+            Ending::Safetensors => self.write_safetensors(path, &spec, Metadata::new()),
+        }
+    }
+
+    fn write_safetensors(&self, path: &Path, spec: &PermutationSpec, mut metadata: Metadata) -> Result<()> {
+        let mut tensors = Vec::new();
+        for (model, own) in self.permutations.iter().enumerate() {
+            for (name, list) in named(own, spec) {
+                tensors.push((format!("{model}.{name}"), Tensor::f_from_slice(&list)?));
             }
         }
+        metadata.extend([
+            ("method".to_owned(), file::to_json(&self.method)),
+            ("converged".to_owned(), file::to_json(&self.converged)),
+            ("models".to_owned(), file::to_json(&self.permutations.len())),
+        ]);
+        file::write_tensors(path, tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)), metadata)
+    }
+
+    /// Writes it as safetensors, with what was measured of it.
+    pub(crate) fn save_with<T: Serialize>(&self, path: &Path, network: &Network, figures: &T) -> Result<()> {
+        let metadata = Metadata::from([(FIGURES.to_owned(), file::to_json(figures))]);
+        self.write_safetensors(path, &network.permutation_spec(), metadata)
+    }
+
+    /// Reads what [`Alignment::save_with`] wrote.
+    pub(crate) fn load_with<T: DeserializeOwned>(path: &Path, network: &Network) -> Result<(Alignment, T)> {
+        let (_, metadata) = file::read_stored(path, Device::Cpu)?;
+        Ok((Alignment::load(path, network)?, file::from_metadata(path, &metadata, FIGURES)?))
     }
 
     /// Reads what [`Alignment::save`] wrote; history and times are not in the file.
@@ -114,6 +124,15 @@ impl Alignment {
         let permutations = permutations.collect::<Result<_>>()?;
         Ok(Alignment { method: saved.method, permutations, history, seconds, converged: saved.converged })
     }
+}
+
+/// Names what measurements are in the metadata.
+const FIGURES: &str = "figures";
+
+/// The lists of a model, by the names of the groups.
+fn named(own: &Permutations, spec: &PermutationSpec) -> Vec<(String, Vec<i64>)> {
+    let names = spec.groups().iter().map(|group| group.name.clone());
+    names.zip(own.0.iter().map(|permutation| permutation.as_slice().to_vec())).collect()
 }
 
 impl Lists {

@@ -7,11 +7,12 @@
 use std::time::Instant;
 
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::matcher::Report;
 use super::soft::{SoftMaps, Start, sinkhorn};
-use super::{Aligner, Alignment, Found, Mixing, Permutations, Record, assignment_of};
+use super::{Aligner, Alignment, Found, Method, Mixing, Permutations, Record, assignment_of};
 use crate::data::{Order, Splits};
 use crate::error::{Error, Result};
 use crate::evaluate::cross_entropy;
@@ -21,7 +22,7 @@ use crate::rng::{Purpose, rng, step_seed};
 use crate::train::{Optimiser, OptimiserState, check_learning_rate, positive};
 
 /// What is lowered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SinkhornLoss {
     /// The squared distance of each mapped model from the first; needs no data.
     Distance,
@@ -41,7 +42,8 @@ pub enum SinkhornLoss {
 /// let alignment = Sinkhorn { steps: 20, ..Sinkhorn::default() }.align(&models, &data)?;
 /// # Ok::<(), stemm::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Sinkhorn {
     /// What is lowered.
     pub loss: SinkhornLoss,
@@ -58,6 +60,7 @@ pub struct Sinkhorn {
     /// Seed of the start, of the order of the samples and of the mixtures.
     pub seed: u64,
     /// Where progress is shown.
+    #[serde(skip)]
     pub progress: Progress,
 }
 
@@ -157,8 +160,8 @@ impl Aligner for Sinkhorn {
         Found { permutations, history, converged: true }.alignment(self, begin)
     }
 
-    fn with(&self, seed: u64, progress: Progress) -> Box<dyn Aligner> {
-        Box::new(Sinkhorn { seed, progress, ..self.clone() })
+    fn with(&self, seed: u64, progress: Progress) -> Method {
+        Sinkhorn { seed, progress, ..self.clone() }.into()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Soft permutations: doubly stochastic matrices in the place of permutations, and what they do to parameters.
 
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use super::Permutations;
@@ -8,7 +9,7 @@ use crate::network::{AxisSegment, Params, PermutationSpec};
 use crate::rng::normal;
 
 /// Where a search over soft permutations begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Start {
     /// Each unit in its place.
     Identity,

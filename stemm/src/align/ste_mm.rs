@@ -10,9 +10,10 @@ use std::time::Instant;
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 use super::matcher::{Matcher, Report};
-use super::{Aligner, Alignment, Found, Permutations, Record, Solver};
+use super::{Aligner, Alignment, Found, Method, Permutations, Record, Solver};
 use crate::data::{Order, Splits};
 use crate::error::{Error, Result};
 use crate::evaluate::{Tally, backward, loss_and_accuracy};
@@ -24,7 +25,7 @@ use crate::train::{Choice, Optimiser, OptimiserState, Precision, check_learning_
 use crate::workers::Workers;
 
 /// How the mixture weights `λ` of a step are drawn; they are at least 0 and sum to 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mixing {
     /// Independent uniforms divided by their sum: the paper's experiments. Not uniform on the simplex.
     Uniforms,
@@ -45,7 +46,8 @@ pub enum Mixing {
 /// let merged = alignment.merge(&training.models, &data.train)?;
 /// # Ok::<(), stemm::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct SteMm {
     /// Passes over the training data.
     pub epochs: usize,
@@ -66,6 +68,7 @@ pub struct SteMm {
     /// Seed of the order of samples and groups, and of the mixture weights.
     pub seed: u64,
     /// Where progress is shown.
+    #[serde(skip)]
     pub progress: Progress,
 }
 
@@ -179,8 +182,8 @@ impl Aligner for SteMm {
         Found { permutations: chosen, history, converged }.alignment(self, start)
     }
 
-    fn with(&self, seed: u64, progress: Progress) -> Box<dyn Aligner> {
-        Box::new(SteMm { seed, progress, ..self.clone() })
+    fn with(&self, seed: u64, progress: Progress) -> Method {
+        SteMm { seed, progress, ..self.clone() }.into()
     }
 }
 

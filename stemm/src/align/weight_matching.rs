@@ -8,9 +8,10 @@ use std::time::Instant;
 
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
 use super::matcher::{Matcher, Report};
-use super::{Aligner, Alignment, Found, Permutations, Record};
+use super::{Aligner, Alignment, Found, Method, Permutations, Record};
 use crate::data::Splits;
 use crate::error::Result;
 use crate::network::{Model, Params, PermutationSpec, check_models};
@@ -19,7 +20,7 @@ use crate::rng::{Purpose, rng, step_seed};
 use crate::train::{Precision, positive};
 
 /// How the assignment problems of consecutive calls are started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Solver {
     /// From the prices and assignment of the call before (Ito et al. 2025, Algorithm 3): the same optimum, sooner.
     WarmStarted,
@@ -39,7 +40,8 @@ pub enum Solver {
 /// assert_eq!(alignment.permutations[0].0[0].fixed_points(), 16);
 /// # Ok::<(), stemm::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct WeightMatching {
     /// At most this many passes over the models (two models: over the groups); the result says if it was reached.
     pub max_sweeps: usize,
@@ -53,6 +55,7 @@ pub struct WeightMatching {
     /// Seed of the order in which models and groups are visited.
     pub seed: u64,
     /// Where progress is shown.
+    #[serde(skip)]
     pub progress: Progress,
 }
 
@@ -94,8 +97,8 @@ impl Aligner for WeightMatching {
         best.unwrap_or_default().alignment(self, start)
     }
 
-    fn with(&self, seed: u64, progress: Progress) -> Box<dyn Aligner> {
-        Box::new(WeightMatching { seed, progress, ..self.clone() })
+    fn with(&self, seed: u64, progress: Progress) -> Method {
+        WeightMatching { seed, progress, ..self.clone() }.into()
     }
 }
 

@@ -209,7 +209,7 @@ impl Show for Growth {
 
 /// Mean of some values and the ends of its 95 % confidence band: NaN, which charts leave out, for a single one, whose error nobody
 /// knows.
-pub(super) fn mean_and_band(values: &[f64]) -> (f64, (f64, f64)) {
+pub(crate) fn mean_and_band(values: &[f64]) -> (f64, (f64, f64)) {
     let (mean, error) = mean_and_error(values);
     let half = quantile(values.len()) * error;
     (mean, (mean - half, mean + half))

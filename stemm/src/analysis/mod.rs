@@ -14,13 +14,13 @@ mod permutations;
 mod plane;
 mod simplex;
 mod statistics;
-mod tournament;
 
 pub use activation::{Collapse, UnitCorrelation, unit_correlation, variance_collapse};
 pub use barrier::{Barriers, Curve, Interpolation, Point};
 pub use bezier::Bezier;
 pub use comparison::{Candidates, Comparison, ComparisonRow, compare, compare_merges};
 pub use geometry::{Geometry, TensorGeometry, geometry};
+pub(crate) use growth::mean_and_band;
 pub use growth::{Growth, GrowthRow, MergeGrowth};
 pub use hessian::{
     BatchTrace, Density, Eigenvalues, Estimator, Hutchinson, Lanczos, SpectralDensity, TraceEstimate, Traces, Weighting,
@@ -36,12 +36,12 @@ pub use permutations::{
 pub use plane::{Landscape, Plane};
 pub use simplex::{Mixture, Simplex, SimplexLosses, Ternary, ensemble};
 pub use statistics::{holm, paired_test, summary};
-pub use tournament::{Measured, Tournament, TournamentRow, Verdicts};
+pub(crate) use statistics::{mean_and_error, student};
 
 use crate::align::pairs;
 
 /// Each value once, in the order in which it first comes.
-fn distinct<T: PartialEq>(values: impl IntoIterator<Item = T>) -> Vec<T> {
+pub(crate) fn distinct<T: PartialEq>(values: impl IntoIterator<Item = T>) -> Vec<T> {
     let mut found = Vec::new();
     for value in values {
         if !found.contains(&value) {

@@ -2,6 +2,7 @@
 //! information, `F_i = E_x E_{y ~ p_i(y|x)} (∇ log p_i(y|x))²`.
 
 use rand::RngExt;
+use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::{Mixer, Repair};
@@ -22,7 +23,8 @@ use crate::train::positive;
 /// let merged = Fisher { samples: 50, ..Fisher::default() }.merge(&[model(0)?, model(1)?], &data.train)?;
 /// # Ok::<(), stemm::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Fisher {
     /// Samples that the expectation is taken over, drawn at random; each is a pass of its own.
     pub samples: usize,

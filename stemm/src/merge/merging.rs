@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Fisher, RegMean, greedy_soup, merge};
 use crate::data::Splits;
 use crate::error::Result;
@@ -20,7 +22,7 @@ use crate::network::Model;
 /// }
 /// # Ok::<(), stemm::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Merging {
     /// The plain mean, as [`merge`](super::merge).
     Mean,

@@ -4,6 +4,7 @@
 
 use std::cell::RefCell;
 
+use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 use super::{Mixer, Repair};
@@ -22,7 +23,8 @@ use crate::train::positive;
 /// let merged = RegMean::default().merge(&[model(0)?, model(1)?], &data.train)?;
 /// # Ok::<(), stemm::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct RegMean {
     /// At most so many samples, drawn at random.
     pub samples: usize,

@@ -7,10 +7,11 @@ use super::{Bundle, SHOWN_VALUE, Show, beginning};
 use crate::align::Alignment;
 use crate::analysis::{
     Agreement, Barriers, Collapse, Comparison, CycleConsistency, Cycles, Density, Eigenvalues, FeatureConnectivity,
-    Geometry, Growth, Landscape, LayerBarriers, SimplexLosses, Ternary, Traces, UnitCorrelation, Verdicts,
+    Geometry, Growth, Landscape, LayerBarriers, SimplexLosses, Ternary, Traces, Twins, UnitCorrelation,
 };
 use crate::chart::{Bars, Chart, Contours, Drawing, GroupMap, Heatmap, Lines};
 use crate::data::{Dataset, Pictures, Splits};
+use crate::experiment::{Status, Verdicts};
 use crate::network::{Model, Network};
 use crate::train::{Training, TrainingRun};
 use crate::{DeviceChoice, Evaluation};
@@ -80,6 +81,8 @@ unsafe fn by_type<'a>(kind: std::any::TypeId, value: *const ()) -> Option<&'a dy
         Traces,
         UnitCorrelation,
         Verdicts,
+        Status,
+        Twins,
         super::Shown,
     ];
     None
@@ -225,11 +228,22 @@ mod tests {
             Ok::<_, crate::Error>(search.eigenvalues(&[one], &data.test)?.remove(0))
         };
         let short = Trainer { epochs: 1, ..Trainer::default() };
-        let methods: Vec<Box<dyn Aligner>> = vec![Box::new(Naive)];
-        let all =
-            Tournament { trainer: short, methods, counts: vec![2], groups: 1, ..Tournament::new(network.clone()) };
+        let methods = vec![Naive.into()];
+        let all = Tournament {
+            trainer: short.clone(),
+            methods,
+            counts: vec![2],
+            groups: 1,
+            ..Tournament::new(network.clone())
+        };
         let layers = LayerwiseInterpolation { points: 2, ..LayerwiseInterpolation::default() };
-        let looks: [(&dyn Show, &str, &str); 23] = [
+        let forks = Instability { trainer: short.clone(), steps: vec![0], seeds: vec![0], ..Instability::default() };
+        let results = std::env::temp_dir().join(format!("stemm-known-{}", std::process::id()));
+        let plan = format!(
+            "results = {results:?}\ndata = [{{ set = {{ Blobs = 0 }} }}]\nnetworks = [{{ Mlp = [16, 8, 4] }}]\n\
+             methods = [\"Naive\"]\ncounts = [2]\ngroups = 3"
+        );
+        let looks: [(&dyn Show, &str, &str); 25] = [
             (&models[0].evaluate(&data.test)?, "loss_nats", ""),
             (&*run, "train_loss_nats", "3 of 3 epochs are done"),
             (&training, "held_out_loss_nats", "3 models"),
@@ -270,6 +284,8 @@ mod tests {
                 "67 eigenvalues; mean ",
             ),
             (&Hutchinson { vectors: 2, ..Hutchinson::default() }.traces(&[one], &data.test)?, "trace", "parameters"),
+            (&forks.run(network, &data)?, "loss_barrier_nats", "losses and barriers in nats"),
+            (&Plan::parse(&plan)?.status()?, "missing", "0 of 3 experiments are done, 0 failed, 3 are missing"),
             (&all.run(&data)?, "excess_over_models_nats", "losses in nats"),
             (&layers.barriers("pair", pair, &data)?, "loss_at_end_nats", "pair on blobs test"),
             (&feature_connectivity("pair", pair, &data)?, "distance_to_mean", "pair on blobs test"),
@@ -279,6 +295,7 @@ mod tests {
             let [html, text] = ["text/html", "text/plain"].map(|mime| look.get(mime).unwrap_or_default());
             assert!(html.contains(&format!(">{column}</th>")) && text.contains(remark), "{column}, {remark}: {text}");
         }
+        let _ = std::fs::remove_dir_all(results);
         let text = |value: &dyn Show| value.look().get("text/plain").unwrap_or_default().to_owned();
         assert!(text(&aligned).contains(" s, converged"), "{}", text(&aligned));
         assert!(text(&lanczos(100)?).contains(" products, converged"), "{}", text(&lanczos(100)?));

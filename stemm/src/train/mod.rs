@@ -37,7 +37,8 @@ use crate::progress::Progress;
 /// assert_eq!(training.models.len(), 3);
 /// # Ok::<(), stemm::Error>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Trainer {
     /// Passes over the training data.
     pub epochs: usize,
@@ -60,13 +61,17 @@ pub struct Trainer {
     /// How many models are trained side by side, as one batch of products (`bmm`, grouped convolutions); their results
     /// are those of one by one but for rounding. `None`: on a GPU, which a small one leaves idle, as many as its memory
     /// holds, and one by one on a CPU, where that is faster.
+    #[serde(skip)]
     pub at_once: Option<usize>,
     /// Devices that share the seeds and train at the same time, such as `cuda_devices()`; the models come back to the device
     /// of the data. Empty: the device of the data.
+    #[serde(skip)]
     pub devices: Vec<Device>,
     /// Folder for one checkpoint a seed, written after each epoch; a training that finds one goes on from it.
+    #[serde(skip)]
     pub checkpoints: Option<PathBuf>,
     /// Where progress is shown.
+    #[serde(skip)]
     pub progress: Progress,
 }
 

@@ -280,6 +280,7 @@ fn norms(gradients: &[Tensor], models: usize) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::network::Model;
     use tch::Device;
 
     #[test]

@@ -13,6 +13,7 @@ pub use lanczos::{Eigenvalues, Lanczos};
 pub use trace::{BatchTrace, Estimator, Hutchinson, TraceEstimate, Traces};
 
 use rand::Rng;
+use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::data::Dataset;
@@ -22,7 +23,7 @@ use crate::network::{Memory, Mode, Model, Network, Params, dot, flat};
 use crate::rng::{normal, uniform};
 
 /// Which matrix is looked at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Weighting {
     /// `H`.
     Plain,

@@ -8,6 +8,7 @@
 //! whose errors average out, where one vector for all of the data would bring the same error into every batch.
 
 use polars::prelude::DataFrame;
+use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use super::super::statistics::mean_and_error;
@@ -22,7 +23,7 @@ use crate::progress::{Progress, Task};
 use crate::rng::{Purpose, rng};
 
 /// How random vectors become a trace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Estimator {
     /// The mean of `vᵀ H v`: one product a vector.
     #[default]
@@ -35,7 +36,8 @@ pub enum Estimator {
 }
 
 /// Settings of the trace of the Hessian.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Hutchinson {
     /// Passes over the data, at most; in each of them every batch of up to 100 samples draws a random vector of its own.
     pub vectors: usize,
@@ -48,6 +50,7 @@ pub struct Hutchinson {
     /// Seed of the vectors.
     pub seed: u64,
     /// Where progress is shown.
+    #[serde(skip)]
     pub progress: Progress,
 }
 

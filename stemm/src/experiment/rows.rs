@@ -1,4 +1,4 @@
-//! Rows of a tournament, as a frame and back.
+//! Rows of experiments, as a frame and back.
 
 use std::path::Path;
 
@@ -7,9 +7,15 @@ use polars::prelude::{DataFrame, DataType};
 use crate::error::{Error, Result};
 use crate::frame::{column, frame, load_parquet, save_parquet};
 
-/// What one cell of a tournament gave.
+/// What one experiment gave.
 #[derive(Clone, Debug, PartialEq)]
-pub struct TournamentRow {
+pub struct Row {
+    /// Name of the data.
+    pub data: String,
+    /// Name of the network.
+    pub network: String,
+    /// Numbers in its parameters and buffers.
+    pub parameters: u64,
     /// Name of the method.
     pub method: String,
     /// Name of the merge.
@@ -22,11 +28,11 @@ pub struct TournamentRow {
     pub seed: u64,
     /// The figures, or why there are none.
     pub measured: std::result::Result<Measured, String>,
-    /// SHA-256 of all that decides the figures.
-    pub key: String,
+    /// Hash of the experiment: SHA-256 of all that decides the figures.
+    pub experiment: String,
 }
 
-/// The figures of a cell; losses in nats, on the test data.
+/// The figures of an experiment; losses in nats, on the test data.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measured {
     /// Loss of the merge.
@@ -41,6 +47,8 @@ pub struct Measured {
     pub mean_barrier: f64,
     /// The highest of them.
     pub worst_barrier: f64,
+    /// Trace of the Hessian of the merge and its standard error, if it was wanted.
+    pub trace: Option<(f64, f64)>,
     /// Time of the alignment.
     pub seconds: f64,
     /// Time of the merge.
@@ -58,7 +66,7 @@ impl Measured {
 
 /// Names of the columns of figures, and where each is from.
 type Figure = (&'static str, fn(&Measured) -> Option<f64>);
-const FIGURES: [Figure; 11] = [
+const FIGURES: [Figure; 13] = [
     ("test_loss_nats", |own| Some(own.test_loss)),
     ("test_accuracy", |own| Some(own.test_accuracy)),
     ("models_loss_nats", |own| Some(own.models_loss)),
@@ -67,17 +75,22 @@ const FIGURES: [Figure; 11] = [
     ("excess_over_ensemble_nats", |own| Some(own.test_loss - own.ensemble_loss)),
     ("mean_barrier_nats", |own| Some(own.mean_barrier)),
     ("worst_barrier_nats", |own| Some(own.worst_barrier)),
+    ("hessian_trace", |own| own.trace.map(|trace| trace.0)),
+    ("hessian_trace_error", |own| own.trace.map(|trace| trace.1)),
     ("seconds", |own| Some(own.seconds)),
     ("merge_seconds", |own| Some(own.merge_seconds)),
     ("peak_memory_mb", |own| own.peak_memory),
 ];
 
-/// One row a cell and merge.
-pub(super) fn to_frame(rows: &[TournamentRow]) -> DataFrame {
+/// One row an experiment.
+pub(super) fn to_frame(rows: &[Row]) -> DataFrame {
     let figures = FIGURES.iter().map(|(name, figure)| {
         column(name, rows.iter().map(|row| row.measured.as_ref().ok().and_then(figure)).collect::<Vec<Option<f64>>>())
     });
     let names = [
+        column("data", rows.iter().map(|row| row.data.as_str())),
+        column("network", rows.iter().map(|row| row.network.as_str())),
+        column("parameters", rows.iter().map(|row| row.parameters)),
         column("method", rows.iter().map(|row| row.method.as_str())),
         column("merge", rows.iter().map(|row| row.merge.as_str())),
         column("n_models", rows.iter().map(|row| row.n_models as u64)),
@@ -87,27 +100,27 @@ pub(super) fn to_frame(rows: &[TournamentRow]) -> DataFrame {
     let errors = rows.iter().map(|row| row.measured.as_ref().err().map(String::as_str));
     let last = [
         column("error", errors.collect::<Vec<Option<&str>>>()),
-        column("key", rows.iter().map(|row| row.key.as_str())),
+        column("experiment", rows.iter().map(|row| row.experiment.as_str())),
     ];
     frame(names.into_iter().chain(figures).chain(last))
 }
 
-pub(super) fn save(rows: &[TournamentRow], path: &Path) -> Result<()> {
+pub(super) fn save(rows: &[Row], path: &Path) -> Result<()> {
     save_parquet(&to_frame(rows), path)
 }
 
 /// The rows of a file that [`save`] wrote.
-pub(super) fn load(path: &Path) -> Result<Vec<TournamentRow>> {
+pub(super) fn load(path: &Path) -> Result<Vec<Row>> {
     let table = load_parquet(path)?;
     from_frame(&table).map_err(|reason| Error::Corrupt {
         path: path.into(),
-        format: "tournament",
+        format: "table of experiments",
         reason,
-        hint: "give `results` the path of a file that a tournament wrote, or of none yet",
+        hint: "keep nothing but results of experiments in the folder `results`",
     })
 }
 
-fn from_frame(table: &DataFrame) -> std::result::Result<Vec<TournamentRow>, String> {
+fn from_frame(table: &DataFrame) -> std::result::Result<Vec<Row>, String> {
     let column = |name: &str, kind: DataType| {
         let column = table.column(name).and_then(|column| column.cast(&kind));
         column.map_err(|error| error.to_string())
@@ -126,7 +139,8 @@ fn from_frame(table: &DataFrame) -> std::result::Result<Vec<TournamentRow>, Stri
         Ok(column.f64().map_err(|error| error.to_string())?.iter().collect::<Vec<Option<f64>>>())
     });
     let figures = figures.collect::<std::result::Result<Vec<_>, String>>()?;
-    let (method, merge, error, key) = (text("method")?, text("merge")?, text("error")?, text("key")?);
+    let (data, network, parameters) = (text("data")?, text("network")?, whole("parameters")?);
+    let (method, merge, error, experiment) = (text("method")?, text("merge")?, text("error")?, text("experiment")?);
     let (n_models, group, seed) = (whole("n_models")?, whole("group")?, whole("seed")?);
     let rows = (0..table.height()).map(|row| {
         let figure = |name: &str| {
@@ -141,12 +155,16 @@ fn from_frame(table: &DataFrame) -> std::result::Result<Vec<TournamentRow>, Stri
                 ensemble_loss: figure("ensemble_loss_nats")?,
                 mean_barrier: figure("mean_barrier_nats")?,
                 worst_barrier: figure("worst_barrier_nats")?,
+                trace: figure("hessian_trace").zip(figure("hessian_trace_error")),
                 seconds: figure("seconds")?,
                 merge_seconds: figure("merge_seconds")?,
                 peak_memory: figure("peak_memory_mb"),
             })
         };
-        Some(TournamentRow {
+        Some(Row {
+            data: data[row].clone()?,
+            network: network[row].clone()?,
+            parameters: parameters[row]?,
             method: method[row].clone()?,
             merge: merge[row].clone()?,
             n_models: n_models[row]? as usize,
@@ -156,10 +174,10 @@ fn from_frame(table: &DataFrame) -> std::result::Result<Vec<TournamentRow>, Stri
                 Some(error) => Err(error.clone()),
                 None => Ok(measured()?),
             },
-            key: key[row].clone()?,
+            experiment: experiment[row].clone()?,
         })
     });
-    let rows: Vec<Option<TournamentRow>> = rows.collect();
+    let rows: Vec<Option<Row>> = rows.collect();
     let broken = rows.iter().position(Option::is_none);
     match broken {
         Some(row) => Err(format!("row {row} lacks a value")),

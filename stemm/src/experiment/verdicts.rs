@@ -1,25 +1,37 @@
-//! What a tournament says: means with standard errors over groups of models, and tests against one of the methods.
+//! What experiments say together: means with standard errors over groups of models, and tests against one of the methods.
 
 use polars::prelude::DataFrame;
 
-use super::rows::{Measured, TournamentRow, to_frame};
-use crate::analysis::distinct;
-use crate::analysis::growth::mean_and_band;
-use crate::analysis::statistics::{holm, mean_and_error, student};
+use super::rows::{Measured, Row, to_frame};
+use crate::analysis::{distinct, holm, mean_and_band, mean_and_error, student};
 use crate::chart::{Chart, Lines, Series};
 use crate::error::{Error, Result};
 use crate::frame::{column, frame};
 use crate::notebook::{Bundle, Show};
 
-/// The rows of a tournament, and what follows from them.
+/// The rows of a tournament or plan, and what follows from them.
 #[derive(Clone, Debug)]
 pub struct Verdicts {
-    /// One row a method, merge, number of models, group and seed.
-    pub rows: Vec<TournamentRow>,
+    /// One row an experiment.
+    pub rows: Vec<Row>,
 }
 
 /// What one line of the summary is about.
-type Contest<'a> = (&'a str, &'a str, usize); // merge, method, number of models
+#[derive(Clone, Copy, PartialEq)]
+struct Contest<'a> {
+    data: &'a str,
+    network: &'a str,
+    merge: &'a str,
+    method: &'a str,
+    n_models: usize,
+}
+
+impl<'a> From<&'a Row> for Contest<'a> {
+    fn from(row: &'a Row) -> Contest<'a> {
+        let Row { data, network, merge, method, n_models, .. } = row;
+        Contest { data, network, merge, method, n_models: *n_models }
+    }
+}
 
 impl Verdicts {
     /// One row a method, merge, number of models, group and seed: losses and barriers in nats, and the error of a cell that failed.
@@ -36,7 +48,7 @@ impl Verdicts {
     /// A baseline that did not take part.
     pub fn summary(&self, baseline: &str) -> Result<DataFrame> {
         if !self.rows.iter().any(|row| row.method == baseline) {
-            let names: Vec<&str> = self.contests().into_iter().map(|(_, method, _)| method).collect();
+            let names: Vec<&str> = self.contests().into_iter().map(|contest| contest.method).collect();
             let value = format!("{baseline}, but the methods are {}", distinct(names).join(", "));
             return Err(Error::Setting { setting: "baseline", value, requirement: "one of the methods" });
         }
@@ -54,9 +66,11 @@ impl Verdicts {
             contests.iter().map(|contest| known(mean_and_error(&self.by_group(contest, value)).1)).collect()
         };
         Ok(frame([
-            column("merge", contests.iter().map(|contest| contest.0)),
-            column("method", contests.iter().map(|contest| contest.1)),
-            column("n_models", contests.iter().map(|contest| contest.2 as u64)),
+            column("data", contests.iter().map(|contest| contest.data)),
+            column("network", contests.iter().map(|contest| contest.network)),
+            column("merge", contests.iter().map(|contest| contest.merge)),
+            column("method", contests.iter().map(|contest| contest.method)),
+            column("n_models", contests.iter().map(|contest| contest.n_models as u64)),
             column("groups", contests.iter().map(|contest| self.by_group(contest, |own| own.test_loss).len() as u64)),
             column(
                 "failed",
@@ -81,29 +95,31 @@ impl Verdicts {
     /// Loss beyond the mean of the models' against the number of models: one line a method, with 95 % confidence bands.
     pub fn chart(&self) -> Chart {
         let contests = self.contests();
-        let mut names: Vec<(&str, &str)> = contests.iter().map(|&(merge, method, _)| (merge, method)).collect();
-        names = distinct(names);
-        let several = names.iter().any(|(merge, _)| *merge != names[0].0);
-        let series = names.iter().map(|&(merge, method)| {
-            let own = contests.iter().filter(|contest| (contest.0, contest.1) == (merge, method));
+        // What all lines share need not be said of each.
+        let differ = |part: fn(&Contest) -> String| distinct(contests.iter().map(part)).len() > 1;
+        let mut parts: Vec<fn(&Contest) -> String> = vec![|own| own.method.to_owned()];
+        let further: [fn(&Contest) -> String; 3] =
+            [|own| own.merge.to_owned(), |own| own.network.to_owned(), |own| own.data.to_owned()];
+        parts.extend(further.into_iter().filter(|part| differ(*part)));
+        let name = |contest: &Contest| parts.iter().map(|part| part(contest)).collect::<Vec<_>>().join(", ");
+        let series = distinct(contests.iter().map(name)).into_iter().map(|line| {
+            let own = contests.iter().filter(|contest| name(contest) == line);
             let points = own.map(|contest| {
                 let (mean, band) = mean_and_band(&self.by_group(contest, Measured::excess));
-                ((contest.2 as f64, mean), band)
+                ((contest.n_models as f64, mean), band)
             });
             let (points, band): (Vec<_>, Vec<_>) = points.unzip();
-            Series::new(if several { format!("{method}, {merge}") } else { method.to_owned() }, points).band(band)
+            Series::new(line, points).band(band)
         });
         Lines::new("Merged models, beyond the mean of their own losses", "models", "excess test loss (nats)")
             .series(series)
             .into()
     }
 
-    /// Merges, methods and numbers of models, in the order of the rows.
+    /// Data, networks, merges, methods and numbers of models, in the order of the rows.
     fn contests(&self) -> Vec<Contest<'_>> {
-        let all: Vec<Contest> =
-            self.rows.iter().map(|row| (row.merge.as_str(), row.method.as_str(), row.n_models)).collect();
-        let mut contests = distinct(all);
-        contests.sort_by_key(|contest| contest.2);
+        let mut contests = distinct(self.rows.iter().map(Contest::from));
+        contests.sort_by_key(|contest| contest.n_models);
         contests
     }
 
@@ -113,8 +129,8 @@ impl Verdicts {
     }
 
     /// The rows of a contest.
-    fn of<'a>(&'a self, contest: &'a Contest) -> impl Iterator<Item = &'a TournamentRow> {
-        self.rows.iter().filter(|row| (row.merge.as_str(), row.method.as_str(), row.n_models) == *contest)
+    fn of<'a>(&'a self, contest: &'a Contest) -> impl Iterator<Item = &'a Row> {
+        self.rows.iter().filter(|row| Contest::from(*row) == *contest)
     }
 
     fn groups(&self, contest: &Contest, value: fn(&Measured) -> f64) -> Vec<(usize, f64)> {
@@ -131,10 +147,10 @@ impl Verdicts {
 
     /// Student's test of the loss against the baseline's in the groups that both have; none against itself, or of fewer than two.
     fn against(&self, contest: &Contest, baseline: &str) -> Option<(f64, f64, f64, f64)> {
-        if contest.1 == baseline {
+        if contest.method == baseline {
             return None;
         }
-        let others = self.groups(&(contest.0, baseline, contest.2), |own| own.test_loss);
+        let others = self.groups(&Contest { method: baseline, ..*contest }, |own| own.test_loss);
         let own = self.groups(contest, |own| own.test_loss);
         let other = |group: usize| others.iter().find(|(other, _)| *other == group).map(|(_, loss)| loss);
         let differences: Vec<f64> = own.iter().filter_map(|(group, loss)| Some(loss - other(*group)?)).collect();

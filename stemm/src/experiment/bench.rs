@@ -1,0 +1,271 @@
+//! The bench on which experiments are run: it keeps models and alignments that the next experiment may share.
+
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use tch::Device;
+
+use super::store::{Claim, Store};
+use super::{Entry, Experiment, Measured, Row};
+use crate::align::{Aligner, Alignment};
+use crate::analysis::{Curve, Hutchinson, Interpolation, ensemble};
+use crate::data::Splits;
+use crate::error::{Error, RETRAIN, Result};
+use crate::evaluate::{highest, loss_and_accuracy};
+use crate::memory;
+use crate::network::Model;
+use crate::progress::Progress;
+use crate::train::Trainer;
+
+/// Runs experiments on some data, one after the other. Models and alignments that consecutive experiments share are made once; with
+/// a [`Store`] also those of other processes, and of earlier ones that were interrupted or killed.
+#[derive(Debug)]
+pub struct Bench<'a> {
+    data: &'a Splits,
+    store: Option<&'a Store>,
+    /// Where progress is shown.
+    pub progress: Progress,
+    /// Devices that share trainings, as [`Trainer::devices`].
+    pub devices: Vec<Device>,
+    /// Models trained side by side, as [`Trainer::at_once`].
+    pub at_once: Option<usize>,
+    /// The models of the training that is at work, or why there are none.
+    models: Vec<(String, u64, Outcome<Model>)>,
+    aligned: Option<(String, Outcome<Aligned>)>,
+}
+
+/// What came out, or the words of the error that a row holds.
+type Outcome<T> = std::result::Result<T, String>;
+
+/// Models that one method aligned, and what every merge of them shares.
+#[derive(Debug)]
+struct Aligned {
+    models: Vec<Model>,
+    figures: Figures,
+}
+
+/// What is measured of an alignment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Figures {
+    seconds: f64,
+    peak_memory: Option<f64>,
+    models_loss: f64,
+    ensemble_loss: f64,
+    barrier_points: usize,
+    mean_barrier: f64,
+    worst_barrier: f64,
+}
+
+impl<'a> Bench<'a> {
+    /// A bench that keeps nothing but what the next experiment needs.
+    pub fn new(data: &'a Splits) -> Bench<'a> {
+        let (progress, devices) = (Progress::default(), Vec::new());
+        Bench { data, store: None, progress, devices, at_once: None, models: Vec::new(), aligned: None }
+    }
+
+    /// A bench that keeps models, alignments and rows in a folder, and takes from there what it finds.
+    pub fn kept_in(data: &'a Splits, store: &'a Store) -> Bench<'a> {
+        Bench { store: Some(store), ..Bench::new(data) }
+    }
+
+    /// Trains on the devices, and so many models side by side, as a trainer says.
+    pub fn set_up_as(&mut self, trainer: &Trainer) {
+        self.devices = trainer.devices.clone();
+        self.at_once = trainer.at_once;
+    }
+
+    /// The rows of many experiments, in their order.
+    ///
+    /// # Errors
+    /// As [`Bench::run`].
+    pub fn run_all(&mut self, entries: &[Entry], progress: Progress) -> Result<Vec<Row>> {
+        let mut task = progress.task("experiments", entries.len());
+        self.progress = progress;
+        let mut rows: Vec<Option<Row>> = vec![None; entries.len()];
+        // The most models of a group first: they are trained side by side, where that is faster.
+        for group in entries.chunk_by(|a, b| a.shares_models_with(b)) {
+            let first = rows.iter().take_while(|row| row.is_some()).count();
+            let mut order: Vec<usize> = (0..group.len()).collect();
+            order.sort_by_key(|&place| std::cmp::Reverse(group[place].experiment.models.len()));
+            for place in order {
+                let entry = &group[place];
+                rows[first + place] = Some(self.run(entry)?);
+                task.step(|| entry.to_string())?;
+            }
+        }
+        task.finish();
+        Ok(rows.into_iter().flatten().collect())
+    }
+
+    /// The row of an experiment: that of the store, or a new one. An error of the experiment is in the row.
+    ///
+    /// # Errors
+    /// An interrupt, data that do not fit the network, files that cannot be written.
+    pub fn run(&mut self, entry: &Entry) -> Result<Row> {
+        if let Some(store) = self.store {
+            if let Some(row) = store.row(&entry.experiment.hash())? {
+                // It may have been measured as a cell of another study.
+                return Ok(entry.row(row.measured));
+            }
+        }
+        let measured = match self.measure(&entry.experiment) {
+            Err(error @ (Error::Interrupted { .. } | Error::File { .. } | Error::CheckpointMismatch { .. })) => {
+                return Err(error);
+            }
+            other => other.map_err(|error| error.to_string()),
+        };
+        let row = entry.row(measured);
+        if let Some(store) = self.store {
+            store.keep(&row)?;
+        }
+        Ok(row)
+    }
+
+    /// The figures of an experiment.
+    ///
+    /// # Errors
+    /// Settings out of range, data that do not fit, losses that are not finite, an interrupt.
+    pub fn measure(&mut self, experiment: &Experiment) -> Result<Measured> {
+        let hash = experiment.alignment();
+        let ready = |own: &(String, Outcome<Aligned>)| {
+            let points = own.1.as_ref().map_or(experiment.barrier_points, |own| own.figures.barrier_points);
+            own.0 == hash && points == experiment.barrier_points
+        };
+        if !self.aligned.as_ref().is_some_and(ready) {
+            let aligned = uninterrupted(self.align(experiment, &hash))?;
+            self.aligned = Some((hash, aligned));
+        }
+        let aligned = match &self.aligned {
+            Some((_, Ok(aligned))) => aligned,
+            Some((_, Err(reason))) => return Err(Error::Experiment { reason: reason.clone() }),
+            None => return Err(Error::Experiment { reason: "it was not aligned".into() }),
+        };
+        let start = Instant::now();
+        let merged = experiment.merge.merge(&aligned.models, self.data)?;
+        let merge_seconds = start.elapsed().as_secs_f64();
+        let (test_loss, test_accuracy) = loss_and_accuracy(&experiment.network, &merged.params, &self.data.test)?;
+        let trace = experiment.trace.as_ref().map(|settings| -> Result<(f64, f64)> {
+            let settings = Hutchinson { progress: Progress::Silent, ..settings.clone() };
+            let traces = settings.traces(&[("merge", &merged)], &self.data.test)?;
+            let estimate = traces.estimates.first().map(|own| (own.mean(), own.standard_error()));
+            Ok(estimate.unwrap_or((f64::NAN, f64::NAN)))
+        });
+        let figures = aligned.figures.clone();
+        Ok(Measured {
+            test_loss: finite("the loss of the merge", test_loss)?,
+            test_accuracy,
+            models_loss: figures.models_loss,
+            ensemble_loss: figures.ensemble_loss,
+            mean_barrier: figures.mean_barrier,
+            worst_barrier: figures.worst_barrier,
+            trace: trace.transpose()?,
+            seconds: figures.seconds,
+            merge_seconds,
+            peak_memory: figures.peak_memory,
+        })
+    }
+
+    /// The aligned models of an experiment, and what is measured of them.
+    fn align(&mut self, experiment: &Experiment, hash: &str) -> Result<Aligned> {
+        let models = self.models(experiment)?;
+        let path = self.store.map(|store| store.alignment(hash));
+        let _claim = path.as_deref().map(Claim::of).transpose()?;
+        let known = match &path {
+            Some(path) if path.exists() => {
+                let (alignment, figures) = Alignment::load_with::<Figures>(path, &experiment.network)?;
+                Some((alignment, figures))
+            }
+            _ => None,
+        };
+        if let Some((alignment, figures)) = &known {
+            if figures.barrier_points == experiment.barrier_points {
+                return Ok(Aligned { models: alignment.apply(&models)?, figures: figures.clone() });
+            }
+        }
+        let (alignment, peak_memory) = match known {
+            Some((alignment, figures)) => (Alignment { seconds: figures.seconds, ..alignment }, figures.peak_memory),
+            None => {
+                let method = experiment.method.with(experiment.seed, self.progress);
+                let (alignment, peak_memory) = memory::measured(|| method.align(&models, self.data));
+                (alignment?, peak_memory)
+            }
+        };
+        let aligned = alignment.apply(&models)?;
+        let points = experiment.barrier_points;
+        let walk = Interpolation { points, progress: Progress::Silent, ..Interpolation::default() };
+        let curves = walk.barriers(&alignment.method, &aligned, self.data)?.curves;
+        let barriers: Vec<f64> = curves.iter().map(Curve::loss_barrier).collect();
+        let own = models.iter().map(|model| Ok(loss_and_accuracy(&model.network, &model.params, &self.data.test)?.0));
+        let own = own.collect::<Result<Vec<f64>>>()?;
+        let figures = Figures {
+            seconds: alignment.seconds,
+            peak_memory,
+            models_loss: own.iter().sum::<f64>() / own.len() as f64,
+            ensemble_loss: ensemble(&models, &self.data.test)?.0,
+            barrier_points: points,
+            mean_barrier: barriers.iter().sum::<f64>() / barriers.len() as f64,
+            worst_barrier: finite("a barrier", highest(barriers.iter().copied()))?,
+        };
+        if let Some(path) = &path {
+            alignment.save_with(path, &experiment.network, &figures)?;
+        }
+        Ok(Aligned { models: aligned, figures })
+    }
+
+    /// The models of an experiment, trained unless they are at hand.
+    fn models(&mut self, experiment: &Experiment) -> Result<Vec<Model>> {
+        let training = experiment.training();
+        let seeds = &experiment.models;
+        // Those of another group are not needed again.
+        if !self.models.iter().any(|(own, seed, _)| *own == training && seeds.contains(seed)) {
+            self.models.clear();
+        }
+        self.train(experiment, &training)?;
+        let found = seeds.iter().filter_map(|seed| self.models.iter().find(|(_, own, _)| own == seed));
+        found.map(|(_, _, model)| model.clone().map_err(|reason| Error::Experiment { reason })).collect()
+    }
+
+    /// Trains the models of an experiment that are missing.
+    pub(super) fn train(&mut self, experiment: &Experiment, training: &str) -> Result<()> {
+        let at_hand = |seed: &&u64| !self.models.iter().any(|(_, own, _)| own == *seed);
+        let missing: Vec<u64> = experiment.models.iter().filter(at_hand).copied().collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let checkpoints = self.store.map(|store| store.models(training));
+        // In one order, so that no two processes wait for each other.
+        let mut sorted = missing.clone();
+        sorted.sort_unstable();
+        let claim = |folder: &std::path::PathBuf| {
+            sorted.iter().map(|seed| Claim::of(&folder.join(format!("seed{seed}")))).collect::<Result<Vec<_>>>()
+        };
+        let _claims = checkpoints.as_ref().map(claim).transpose()?;
+        let (devices, at_once, progress) = (self.devices.clone(), self.at_once, self.progress);
+        let trainer = Trainer { checkpoints, devices, at_once, progress, ..experiment.trainer.clone() };
+        let models: Vec<Outcome<Model>> = match trainer.train(&experiment.network, self.data, &missing) {
+            Ok(training) => training.models.into_iter().map(Ok).collect(),
+            // Whoever shares them need not try again.
+            Err(error @ (Error::NonFinite { .. } | Error::OutOfMemory(_))) => {
+                vec![Err(error.to_string()); missing.len()]
+            }
+            Err(error) => return Err(error),
+        };
+        self.models.extend(missing.into_iter().zip(models).map(|(seed, model)| (training.to_owned(), seed, model)));
+        Ok(())
+    }
+}
+
+fn finite(what: &str, value: f64) -> Result<f64> {
+    match value.is_finite() {
+        true => Ok(value),
+        false => Err(Error::NonFinite { tensor: what.to_owned(), hint: RETRAIN }),
+    }
+}
+
+/// An interrupt ends the work, and so does a disk that cannot be written to; every other error is one of the row.
+fn uninterrupted<T>(result: Result<T>) -> Result<Outcome<T>> {
+    match result {
+        Err(error @ (Error::Interrupted { .. } | Error::File { .. } | Error::CheckpointMismatch { .. })) => Err(error),
+        other => Ok(other.map_err(|error| error.to_string())),
+    }
+}

@@ -1,0 +1,169 @@
+//! The referee: all methods on the same models, over groups of models that share none, with standard errors.
+
+use std::path::PathBuf;
+
+use super::{Bench, Data, Entry, Experiment, Store, Verdicts};
+use crate::align::{ActivationMatching, Aligner, FrankWolfe, Method, Naive, SteMm, WeightMatching};
+use crate::analysis::Hutchinson;
+use crate::data::Splits;
+use crate::error::{Error, Result};
+use crate::merge::Merging;
+use crate::network::Network;
+use crate::progress::Progress;
+use crate::train::{Trainer, positive, within};
+
+/// Settings of a tournament: every method aligns the first `n` models of every group, and every merge makes one of them.
+///
+/// It is a list of [`Experiment`]s. With a folder for the results it can be interrupted, killed and run again: what is there, models,
+/// alignments and rows, is not made a second time, unless a row holds an error.
+///
+/// ```
+/// use stemm::prelude::*;
+/// let data = blobs(0, Device::Cpu)?;
+/// let tournament = Tournament {
+///     trainer: Trainer { epochs: 3, batch_size: 64, ..Trainer::default() },
+///     methods: vec![Naive.into(), WeightMatching::default().into()],
+///     counts: vec![2, 3],
+///     groups: 2,
+///     ..Tournament::new(Network::mlp(&[16, 12, 4])?)
+/// };
+/// let verdicts = tournament.run(&data)?;
+/// assert_eq!(verdicts.rows.len(), 2 * 2 * 2);
+/// println!("{}", verdicts.summary("naive")?);
+/// # Ok::<(), stemm::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Tournament {
+    /// What is trained.
+    pub network: Network,
+    /// How it is trained.
+    pub trainer: Trainer,
+    /// The methods; their names must differ.
+    pub methods: Vec<Method>,
+    /// The ways of merging.
+    pub merges: Vec<Merging>,
+    /// Numbers of models that are merged, each at least 2; a group has as many models as the largest.
+    pub counts: Vec<usize>,
+    /// Groups of models, none of which is in two of them: what standard errors are taken over.
+    pub groups: usize,
+    /// Seed of the first model; the others follow.
+    pub first_seed: u64,
+    /// Seeds of each method.
+    pub seeds: Vec<u64>,
+    /// Places on the line between each pair of aligned models.
+    pub barrier_points: usize,
+    /// Which trace of the Hessian of each merge is estimated, if any; it takes longer than everything else.
+    pub trace: Option<Hutchinson>,
+    /// Folder for rows, alignments and models, which several tournaments, plans and processes can share ([`Store`]).
+    pub results: Option<PathBuf>,
+    /// Where progress is shown.
+    pub progress: Progress,
+}
+
+impl Tournament {
+    /// A tournament of all methods that take no gradients, and STE-MM, by the mean of 2, 3 and 5 models of five groups.
+    pub fn new(network: Network) -> Tournament {
+        let methods = vec![
+            Naive.into(),
+            WeightMatching::default().into(),
+            ActivationMatching::default().into(),
+            FrankWolfe::default().into(),
+            SteMm::default().into(),
+        ];
+        Tournament {
+            network,
+            trainer: Trainer::default(),
+            methods,
+            merges: vec![Merging::Mean],
+            counts: vec![2, 3, 5],
+            groups: 5,
+            first_seed: 0,
+            seeds: vec![0],
+            barrier_points: 11,
+            trace: None,
+            results: None,
+            progress: Progress::default(),
+        }
+    }
+
+    /// Measures whatever is not in the folder of results yet.
+    ///
+    /// An experiment that fails has a row with the error, and the others go on; so has one whose models cannot be trained.
+    ///
+    /// # Errors
+    /// Settings out of range, data that do not fit, a file that cannot be read or written, an interrupt: then call it again.
+    pub fn run(&self, data: &Splits) -> Result<Verdicts> {
+        self.network.check_splits(data)?;
+        let entries = self.entries(&Data::Given(data.digest()?), data.train.name(), "network")?;
+        let store = self.results.as_ref().map(Store::open).transpose()?;
+        let mut bench = match &store {
+            Some(store) => Bench::kept_in(data, store),
+            None => Bench::new(data),
+        };
+        bench.set_up_as(&self.trainer);
+        Ok(Verdicts { rows: bench.run_all(&entries, self.progress)? })
+    }
+
+    /// Its experiments on some data, by group, number of models, method, seed and merge.
+    ///
+    /// # Errors
+    /// Settings out of range.
+    pub fn entries(&self, data: &Data, data_name: &str, network_name: &str) -> Result<Vec<Entry>> {
+        self.check()?;
+        let mut entries = Vec::new();
+        for group in 0..self.groups {
+            let models = self.model_seeds(group);
+            for &count in &self.counts {
+                for method in &self.methods {
+                    for &seed in &self.seeds {
+                        entries.extend(self.merges.iter().map(|merge| {
+                            let experiment = Experiment {
+                                data: data.clone(),
+                                network: self.network.clone(),
+                                trainer: self.trainer.clone(),
+                                models: models[..count].to_vec(),
+                                method: method.with(seed, Progress::Silent),
+                                seed,
+                                merge: merge.clone(),
+                                barrier_points: self.barrier_points,
+                                trace: self.trace.clone(),
+                            };
+                            Entry { experiment, data: data_name.to_owned(), network: network_name.to_owned(), group }
+                        }));
+                    }
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    fn check(&self) -> Result<()> {
+        self.trainer.check(&[self.first_seed])?;
+        positive("groups", self.groups)?;
+        within("barrier_points", self.barrier_points, 2)?;
+        let names: Vec<&str> = self.methods.iter().map(|method| method.name()).collect();
+        let merges: Vec<String> = self.merges.iter().map(Merging::to_string).collect();
+        let twice = |names: &[&str]| (1..names.len()).find(|&place| names[..place].contains(&names[place]));
+        let merge_names: Vec<&str> = merges.iter().map(String::as_str).collect();
+        for (setting, names) in [("methods", &names), ("merges", &merge_names)] {
+            if names.is_empty() || twice(names).is_some() {
+                let (value, requirement) = (format!("{names:?}"), "at least one, and no name twice");
+                return Err(Error::Setting { setting, value, requirement });
+            }
+        }
+        if self.counts.is_empty() || self.counts.iter().any(|&count| count < 2) {
+            let (value, requirement) = (format!("{:?}", self.counts), "at least one number, each at least 2");
+            return Err(Error::Setting { setting: "counts", value, requirement });
+        }
+        if self.seeds.is_empty() {
+            let (value, requirement) = ("none".to_owned(), "at least one seed for the methods");
+            return Err(Error::Setting { setting: "seeds", value, requirement });
+        }
+        Ok(())
+    }
+
+    fn model_seeds(&self, group: usize) -> Vec<u64> {
+        let size = self.counts.iter().copied().max().unwrap_or(0) as u64;
+        (0..size).map(|place| self.first_seed.wrapping_add(group as u64 * size + place)).collect()
+    }
+}
