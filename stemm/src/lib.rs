@@ -50,6 +50,7 @@ mod workers;
 pub use device::{DeviceChoice, cuda_devices, device, fast_convolutions};
 pub use error::{Error, Result};
 pub use evaluate::Evaluation;
+pub use memory::available as free_memory;
 pub use notebook::{LazyDisplay, NotebookDisplay, Shown, clear_output, interrupted, show};
 pub use progress::Progress;
 pub use recipe::Recipe;

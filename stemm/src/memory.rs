@@ -15,7 +15,7 @@ pub(crate) fn check(what: &str, bytes: u64) -> Result<()> {
 }
 
 /// Bytes that the system can still give, where it says so; within a container, no more than its limit.
-pub(crate) fn available() -> Option<u64> {
+pub fn available() -> Option<u64> {
     let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let free = line.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.saturating_mul(1024);

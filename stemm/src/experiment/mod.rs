@@ -120,7 +120,7 @@ impl std::fmt::Display for Entry {
 
 impl Entry {
     /// Whether both are of one group of models.
-    fn shares_models_with(&self, other: &Entry) -> bool {
+    pub fn shares_models_with(&self, other: &Entry) -> bool {
         let label = |entry: &Entry| (entry.data.clone(), entry.network.clone(), entry.group);
         label(self) == label(other)
     }

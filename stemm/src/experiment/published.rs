@@ -80,7 +80,10 @@ impl Published {
         if let Some([mean, std]) = &self.normalisation {
             data = data.normalised(mean, std)?;
         }
-        data.augmented(self.augmentation)
+        match self.augmentation == Augmentation::default() {
+            true => Ok(data),
+            false => data.augmented(self.augmentation),
+        }
     }
 }
 

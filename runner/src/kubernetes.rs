@@ -1,0 +1,61 @@
+//! A sweep on Kubernetes: the manifest of an indexed Job, whose pods share a volume.
+
+use std::path::PathBuf;
+
+/// What the Job is made of.
+pub struct Job {
+    pub plan: PathBuf,
+    pub image: String,
+    pub claim: String,
+    pub mount: String,
+    pub pods: usize,
+    pub at_once: usize,
+    pub gpus: usize,
+}
+
+impl Job {
+    pub fn manifest(&self) -> String {
+        let Job { image, claim, mount, pods, at_once, gpus, .. } = self;
+        // Strings of JSON are strings of YAML, whatever is in them.
+        let text = |value: &str| format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""));
+        let plan = text(&self.plan.display().to_string());
+        let (image, claim, mount) = (text(image), text(claim), text(mount));
+        let resources = match gpus {
+            0 => String::new(),
+            gpus => format!("          resources:\n            limits:\n              nvidia.com/gpu: {gpus}\n"),
+        };
+        format!(
+            r#"# Each pod takes its share of the experiments. Models are trained by whoever needs them first; the others wait, or go on from its
+# checkpoints if it is evicted. Apply: kubectl apply -f this-file
+apiVersion: batch/v1
+kind: Job
+metadata:
+  name: stemm-sweep
+spec:
+  completionMode: Indexed
+  completions: {pods}
+  parallelism: {at_once}
+  backoffLimit: {retries}
+  template:
+    metadata:
+      labels:
+        app: stemm
+    spec:
+      restartPolicy: Never
+      containers:
+        - name: stemm
+          image: {image}
+          imagePullPolicy: IfNotPresent
+          command: ["python3", "scripts/run.py", "stemm", "run", {plan}, "--of", "{pods}"]
+{resources}          volumeMounts:
+            - name: work
+              mountPath: {mount}
+      volumes:
+        - name: work
+          persistentVolumeClaim:
+            claimName: {claim}
+"#,
+            retries = 4 * pods,
+        )
+    }
+}

@@ -1,0 +1,136 @@
+//! A sweep on this machine: as many processes as there is room for, and one line that says how far they are.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+use stemm::experiment::{Entry, Outcome, Plan, Store};
+use stemm::prelude::*;
+
+use crate::FAILED;
+
+/// Threads for which a process of its own pays.
+const THREADS: usize = 2;
+/// Memory that a process may need.
+const BYTES: u64 = 3 << 30;
+
+pub fn sweep(path: &Path, jobs: Option<usize>) -> stemm::Result<ExitCode> {
+    let plan = Plan::load(path)?;
+    let entries = plan.entries()?;
+    // A part is a group of models, so that no two processes wait for the same ones.
+    let parts = entries.chunk_by(|a, b| a.shares_models_with(b)).count();
+    let jobs = jobs.unwrap_or_else(room).clamp(1, parts.max(1));
+    if jobs == 1 {
+        let verdicts = plan.run(&entries, device(), Progress::default())?;
+        println!("{}", verdicts.frame());
+    } else {
+        side_by_side(path, &plan, &entries, parts, jobs)?;
+    }
+    let status = plan.status()?;
+    println!("{status}");
+    status.errors.iter().take(10).for_each(|(number, error)| println!("experiment {number} failed: {error}"));
+    Ok(crate::end(&status))
+}
+
+/// Processes that cores and memory have room for; one on a GPU.
+fn room() -> usize {
+    if device().device != Device::Cpu {
+        return 1;
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let memory = stemm::free_memory().map_or(usize::MAX, |bytes| (bytes / BYTES) as usize);
+    (cores / THREADS).min(memory).max(1)
+}
+
+fn side_by_side(path: &Path, plan: &Plan, entries: &[Entry], parts: usize, jobs: usize) -> stemm::Result<()> {
+    let hashes: Vec<String> = entries.iter().map(|entry| entry.experiment.hash()).collect();
+    let done = || -> stemm::Result<usize> {
+        let outcomes = Store::open(&plan.results)?.outcomes(hashes.iter().map(String::as_str))?;
+        Ok(outcomes.into_iter().filter(|outcome| *outcome != Outcome::Missing).count())
+    };
+    let threads = (std::thread::available_parallelism().map_or(1, usize::from) / jobs).max(1);
+    let (start, before) = (Instant::now(), done()?);
+    let mut waiting = 0..parts;
+    let mut running: Vec<(usize, Child)> = Vec::new();
+    let mut shown = String::new();
+    loop {
+        let mut ended = Vec::new();
+        running.retain_mut(|(part, child)| match child.try_wait() {
+            Ok(None) => true,
+            Ok(Some(status)) if status.success() || status.code() == Some(FAILED) => false,
+            _ => {
+                ended.push(*part);
+                false
+            }
+        });
+        for part in ended {
+            let log = std::fs::read_to_string(log_of(plan, part)).unwrap_or_default();
+            eprintln!("\npart {part} ended early: {}", log.lines().last().unwrap_or("without a word"));
+        }
+        while running.len() < jobs {
+            let Some(part) = waiting.next() else { break };
+            running.push((part, started(path, plan, part, parts, threads)?));
+        }
+        let now = done()?;
+        let left = match (now - before, entries.len() - now) {
+            (0, _) => String::new(),
+            (some, rest) => {
+                let seconds = start.elapsed().as_secs_f64() / some as f64 * rest as f64;
+                format!(", about {:.0} min left", (seconds / 60.0).ceil())
+            }
+        };
+        let line = format!("{now} of {} experiments, {} processes at work{left}", entries.len(), running.len());
+        if line != shown {
+            let again = std::io::stderr().is_terminal();
+            eprint!("{}{line}{}", if again { "\r\x1b[K" } else { "" }, if again { "" } else { "\n" });
+            let _ = std::io::stderr().flush();
+            shown = line;
+        }
+        if running.is_empty() && waiting.is_empty() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    eprintln!();
+    Ok(())
+}
+
+fn log_of(plan: &Plan, part: usize) -> PathBuf {
+    plan.results.join("logs").join(format!("part{part}.log"))
+}
+
+/// A process for one part; what it says is in the folder of results.
+fn started(path: &Path, plan: &Plan, part: usize, parts: usize, threads: usize) -> stemm::Result<Child> {
+    let log = log_of(plan, part);
+    let failed = |action| {
+        let path = log.clone();
+        move |source| stemm::Error::File {
+            action,
+            path,
+            source,
+            hint: "give `results` a folder that can be written to",
+        }
+    };
+    if let Some(folder) = log.parent() {
+        std::fs::create_dir_all(folder).map_err(failed("write"))?;
+    }
+    let log = std::fs::File::create(&log).map_err(failed("write"))?;
+    let said = log.try_clone().map_err(failed("write"))?;
+    let program = std::env::current_exe().map_err(failed("start a process for"))?;
+    let threads = threads.to_string();
+    Command::new(program)
+        .args([
+            "run".as_ref(),
+            path.as_os_str(),
+            part.to_string().as_ref(),
+            "--of".as_ref(),
+            parts.to_string().as_ref(),
+        ])
+        .envs([("OMP_NUM_THREADS", &threads), ("RAYON_NUM_THREADS", &threads)])
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(said)
+        .spawn()
+        .map_err(failed("start a process for"))
+}

@@ -1,0 +1,116 @@
+//! A sweep on a Slurm cluster: one array of jobs for the models, and one for the experiments that waits for it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use stemm::experiment::Plan;
+use stemm::{Error, Result};
+
+/// Tasks of an array where the plan says nothing: what clusters allow by default.
+const MOST_TASKS: usize = 1_000;
+
+/// Writes and, unless it is a dry run, submits both arrays.
+pub fn sweep(path: &Path, dry: bool) -> Result<ExitCode> {
+    let plan = Plan::load(path)?;
+    let entries = plan.entries()?;
+    let models = Plan::models(&entries).len();
+    let folder = absolute(&plan.results).join("slurm");
+    let failed = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::File { action, path, source, hint: "give `results` a folder that can be written to" }
+    };
+    std::fs::create_dir_all(&folder).map_err(failed("make", &folder))?;
+    let mut before: Option<String> = None;
+    let mut jobs = Vec::new();
+    for (what, count) in [("train", models), ("run", entries.len())] {
+        let script = folder.join(format!("{what}.sh"));
+        std::fs::write(&script, text(&plan, path, what, count)?).map_err(failed("write", &script))?;
+        if dry {
+            println!("{}", script.display());
+            continue;
+        }
+        let mut submit = Command::new("sbatch");
+        submit.arg("--parsable");
+        if let Some(job) = &before {
+            submit.arg(format!("--dependency=afterok:{job}"));
+        }
+        let said = submit.arg(&script).output().map_err(|source| Error::File {
+            action: "run",
+            path: "sbatch".into(),
+            source,
+            hint: "run this where jobs are submitted, or write the scripts with `--dry`",
+        })?;
+        if !said.status.success() {
+            let source = std::io::Error::other(String::from_utf8_lossy(&said.stderr).trim().to_owned());
+            return Err(Error::File { action: "submit", path: script, source, hint: "correct the plan's [slurm]" });
+        }
+        let job = String::from_utf8_lossy(&said.stdout).trim().split(';').next().unwrap_or_default().to_owned();
+        println!("{what}: job {job}");
+        jobs.push(job.clone());
+        before = Some(job);
+    }
+    if !dry {
+        let list = folder.join("jobs");
+        std::fs::write(&list, jobs.join("\n")).map_err(failed("write", &list))?;
+        println!("stemm status {} says how far it is", path.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The script of an array.
+fn text(plan: &Plan, path: &Path, what: &str, count: usize) -> Result<String> {
+    let slurm = &plan.slurm;
+    let tasks = count.min(slurm.tasks.unwrap_or(MOST_TASKS)).max(1);
+    let at_once = slurm.at_once.map(|most| format!("%{most}")).unwrap_or_default();
+    let logs = absolute(&plan.results).join("slurm");
+    let mut options = vec![
+        ("job-name", format!("stemm-{what}")),
+        ("array", format!("0-{}{at_once}", tasks - 1)),
+        ("output", logs.join(format!("{what}-%a.log")).display().to_string()),
+        ("open-mode", "append".to_owned()),
+    ];
+    let further = [
+        ("account", slurm.account.clone()),
+        ("partition", slurm.partition.clone()),
+        ("time", slurm.time.clone()),
+        ("gpus-per-task", slurm.gpus.map(|count| count.to_string())),
+        ("cpus-per-task", slurm.cpus.map(|count| count.to_string())),
+        ("mem", slurm.memory.clone()),
+    ];
+    options.extend(further.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    let program = std::env::current_exe().unwrap_or_else(|_| "stemm".into());
+    let lines = options.iter().map(|(name, value)| format!("#SBATCH --{name}={value}\n"));
+    let before: String = slurm.before.iter().map(|line| format!("{line}\n")).collect();
+    Ok(format!(
+        "#!/bin/bash\n{}#SBATCH --requeue\n{before}exec {} {what} {} --of {tasks}\n",
+        lines.collect::<String>(),
+        quoted(&program),
+        quoted(&absolute(path)),
+    ))
+}
+
+/// What the queue says of the jobs that were submitted, where there is one.
+pub fn queue(plan: &Plan) {
+    let Ok(jobs) = std::fs::read_to_string(plan.results.join("slurm").join("jobs")) else { return };
+    let jobs = jobs.lines().collect::<Vec<_>>().join(",");
+    let arguments = ["--noheader", "--array", "--format=%T", "--jobs", &jobs];
+    let Ok(said) = Command::new("squeue").args(arguments).output() else { return };
+    let mut states: Vec<(String, usize)> = Vec::new();
+    for state in String::from_utf8_lossy(&said.stdout).lines() {
+        match states.iter_mut().find(|(own, _)| own == state) {
+            Some((_, count)) => *count += 1,
+            None => states.push((state.to_owned(), 1)),
+        }
+    }
+    let states: Vec<String> = states.iter().map(|(state, count)| format!("{count} {}", state.to_lowercase())).collect();
+    println!("in the queue: {}", if states.is_empty() { "nothing".to_owned() } else { states.join(", ") });
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
+/// A path as one word of a shell.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+}

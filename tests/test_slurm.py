@@ -1,0 +1,81 @@
+"""A sweep on a real Slurm: a task and a node are killed in the middle, and the table is that of a run on one machine, bit by bit."""
+
+import csv
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import slurm_cluster
+
+ROOT = Path(__file__).resolve().parent.parent
+PLAN = """
+results = "{results}"
+data = [{{ set = {{ Blobs = 0 }} }}]
+networks = [{{ Mlp = [16, 24, 24, 4] }}]
+methods = ["Naive", {{ WeightMatching = {{}} }}, {{ SteMm = {{ epochs = {epochs}, batch_size = 64 }} }}]
+merges = ["Mean", "GreedySoup"]
+counts = [2, 3]
+groups = 3
+barrier_points = 5
+[trainer]
+epochs = 20
+batch_size = 64
+[slurm]
+cpus = 1
+tasks = 12
+"""
+# What differs from run to run.
+TIMES = {"seconds", "merge_seconds", "peak_memory_mb"}
+
+
+@pytest.fixture(scope="session")
+def stemm() -> Path:
+    """The runner, compiled."""
+    subprocess.run(["cargo", "build", "--quiet", "--locked", "--package", "stemm-runner"], cwd=ROOT, check=True)
+    return Path(os.environ["CARGO_TARGET_DIR"]) / "debug" / "stemm"
+
+
+def rows(path: Path) -> list[dict]:
+    with open(path, newline="") as file:
+        return [{name: value for name, value in row.items() if name not in TIMES} for row in csv.DictReader(file)]
+
+
+@pytest.mark.skipif(slurm_cluster.missing() is not None, reason=f"no Slurm: {slurm_cluster.missing()}")
+def test_a_sweep_that_loses_a_task_and_a_node_gives_the_table_of_one_machine(stemm, tmp_path, monkeypatch):
+    # The same number of threads everywhere, and so the same bits.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("RAYON_NUM_THREADS", "1")
+    plans = {}
+    for name in ["here", "cluster"]:
+        plans[name] = tmp_path / f"{name}.toml"
+        plans[name].write_text(PLAN.format(results=f"results-{name}", epochs=400))
+    run = lambda *arguments: subprocess.run([stemm, *arguments], check=True, capture_output=True, text=True)
+    run("sweep", plans["here"])
+    results = tmp_path / "results-cluster"
+    with slurm_cluster.Cluster() as cluster:
+        submitted = subprocess.run([stemm, "sweep", plans["cluster"], "--slurm"], env=cluster.environment, check=True,
+                                   capture_output=True, text=True).stdout
+        job = submitted.split("run: job ")[1].split()[0]
+        done = lambda: len(list(results.glob("*.parquet")))
+        running = lambda: [task for task, state in cluster.states().items() if state == "RUNNING" and task.startswith(f"{job}_")]
+        # One task dies of itself: somebody has to requeue it.
+        cluster.wait(120, lambda: done() >= 2 and running() and cluster.tasks("n1"))
+        victim = cluster.tasks("n1")[0]
+        number = next(entry.split(b"=")[1].decode() for entry in slurm_cluster.variables(victim) if entry.startswith(b"SLURM_ARRAY_TASK_ID="))
+        slurm_cluster.kill(victim)
+        cluster.wait(60, lambda: f"{job}_{number}" not in running())
+        cluster.run("scontrol", "requeue", f"{job}_{number}")
+        # A node dies with all that it does: Slurm does the same by itself.
+        cluster.wait(120, lambda: cluster.tasks("n2"))
+        cluster.crash("n2")
+        cluster.start("n2")
+        cluster.wait(300, lambda: not cluster.states())
+        status = subprocess.run([stemm, "status", plans["cluster"]], env=cluster.environment, capture_output=True, text=True)
+        assert status.returncode == 0, status.stdout + "".join(log.read_text() for log in (results / "slurm").glob("run*.log"))
+        assert "in the queue: nothing" in status.stdout
+    for name in plans:
+        run("gather", plans[name], tmp_path / f"{name}.csv")
+    here, there = rows(tmp_path / "here.csv"), rows(tmp_path / "cluster.csv")
+    assert len(here) == 3 * 3 * 2 * 2 and here == there
