@@ -136,6 +136,20 @@ fn a_further_merge_leaves_what_was_measured() {
     std::fs::remove_dir_all(path).unwrap();
 }
 
+#[test]
+fn one_model_is_merged_with_nothing() {
+    let data = blobs(0, Device::Cpu).unwrap();
+    let verdicts = Tournament { counts: vec![1, 2], ..tournament(None) }.run(&data).unwrap();
+    let alone: Vec<&Row> = verdicts.rows.iter().filter(|row| row.n_models == 1).collect();
+    assert_eq!(alone.len(), 2 * 2); // groups, seeds
+    for row in alone {
+        let own = row.measured.as_ref().unwrap();
+        assert_eq!((row.method.as_str(), row.merge.as_str(), own.worst_barrier), ("naive", "mean", 0.0));
+        assert!(own.excess().abs() < 1e-6 && (own.test_loss - own.ensemble_loss).abs() < 1e-6, "{own:?}");
+    }
+    assert!(verdicts.summary("weight matching").is_ok() && verdicts.chart().svg().is_ok());
+}
+
 /// Fails for three models until a file is there.
 #[derive(Clone, Debug)]
 struct Fails(PathBuf);
@@ -242,7 +256,7 @@ fn settings_that_cannot_work_are_refused_by_name() {
     for (name, wrong) in [
         ("groups", Tournament { groups: 0, ..tournament(None) }),
         ("counts", Tournament { counts: vec![], ..tournament(None) }),
-        ("counts", Tournament { counts: vec![3, 1], ..tournament(None) }),
+        ("counts", Tournament { counts: vec![3, 0], ..tournament(None) }),
         ("seeds", Tournament { seeds: vec![], ..tournament(None) }),
         ("methods", Tournament { methods: vec![], ..tournament(None) }),
         ("methods", Tournament { methods: vec![Naive.into(), Naive.into()], ..tournament(None) }),

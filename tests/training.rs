@@ -203,7 +203,7 @@ fn fewer_epochs_than_the_checkpoint_holds_are_refused() {
     let kept = |epochs| Trainer { checkpoints: Some(folder.clone()), ..trainer(epochs) };
     kept(6).train(&network(), &data, &[0]).unwrap();
     let error = kept(2).train(&network(), &data, &[0]).unwrap_err();
-    assert!(matches!(error, Error::CheckpointAhead { done: 6, epochs: 2, .. }), "{error}");
+    assert!(matches!(error, Error::CheckpointAhead { done: 6, setting: "epochs", most: 2, .. }), "{error}");
     assert_eq!(kept(6).train(&network(), &data, &[0]).unwrap().history.epochs.len(), 6);
     std::fs::remove_dir_all(&folder).unwrap();
 }

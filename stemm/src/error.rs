@@ -48,9 +48,9 @@ pub enum Error {
         /// What fetches the published file.
         command: &'static str,
     },
-    /// A checkpoint belongs to another training than the one that wants to go on from it.
+    /// A checkpoint belongs to other work than that which wants to go on from it.
     #[error(
-        "checkpoint {} was written with another {field}; give `checkpoints` another folder, or train with what it was written with",
+        "checkpoint {} was written with another {field}; give `checkpoints` another folder, or what it was written with",
         path.display()
     )]
     CheckpointMismatch {
@@ -59,18 +59,20 @@ pub enum Error {
         /// What differs.
         field: String,
     },
-    /// A checkpoint is further than the training that wants to go on from it.
+    /// A checkpoint is further than the work that wants to go on from it.
     #[error(
-        "checkpoint {} holds {done} epochs, but `epochs` is {epochs}; set `epochs` to at least {done}, or give `checkpoints` another folder",
+        "checkpoint {} holds {done} {setting}, but `{setting}` is {most}; set `{setting}` to at least {done}, or give `checkpoints` another folder",
         path.display()
     )]
     CheckpointAhead {
         /// The checkpoint.
         path: PathBuf,
-        /// Epochs that the checkpoint holds.
+        /// Epochs or steps that the checkpoint holds.
         done: usize,
-        /// Epochs that were asked for.
-        epochs: usize,
+        /// The setting that says how many there are to be.
+        setting: &'static str,
+        /// Its value.
+        most: usize,
     },
 
     // Data

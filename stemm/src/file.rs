@@ -1,9 +1,11 @@
 //! Files: read whole, named for what they are if they are not what they should be, and written atomically, so that a
 //! reader sees the old file or the new one, whole.
 
+mod checkpoint;
 mod format;
 mod tensors;
 
+pub(crate) use checkpoint::{Checkpoint, Resumed, place_of, prefixed, reserved};
 pub(crate) use format::not_a;
 pub(crate) use tensors::{Contents, RESERVED, Stored, bytes_of, digest_of, read_stored, read_tensors, write_tensors};
 
@@ -51,6 +53,22 @@ pub(crate) mod any_float {
             Float::Number(value) => Ok(value),
             Float::Text(text) => text.parse().map_err(D::Error::custom),
         }
+    }
+}
+
+/// The same of floats that may be missing.
+pub(crate) mod any_option {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Any(#[serde(with = "super::any_float")] f64);
+
+    pub(crate) fn serialize<S: Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.map(Any).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+        Ok(Option::<Any>::deserialize(deserializer)?.map(|value| value.0))
     }
 }
 

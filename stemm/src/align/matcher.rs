@@ -97,6 +97,16 @@ impl<'a> Matcher<'a> {
         &self.permutations
     }
 
+    /// Goes on from other permutations.
+    pub(crate) fn set_permutations(&mut self, permutations: Permutations) {
+        self.permutations = permutations;
+    }
+
+    /// Forgets the duals of earlier solutions.
+    pub(crate) fn forget(&mut self) {
+        self.groups.iter_mut().for_each(|group| group.solver.forget());
+    }
+
     /// `π(θ; P)` with the permutations found so far.
     pub(crate) fn permuted(&self) -> Result<Params> {
         self.permutations.apply(self.spec, &self.model)

@@ -1,5 +1,6 @@
 //! The methods as one value: to be listed, written to a file and read back.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize, Serializer};
@@ -58,6 +59,17 @@ impl Method {
     /// A method under another name.
     pub fn named(name: impl Into<String>, method: impl Into<Method>) -> Method {
         Method::Named { name: name.into(), method: Box::new(method.into()) }
+    }
+
+    /// The same, keeping its state in a folder if it is one that takes long.
+    pub(crate) fn kept_in(self, folder: &Path) -> Method {
+        let checkpoints = Some(folder.to_owned());
+        match self {
+            Method::Sinkhorn(own) => Method::Sinkhorn(Sinkhorn { checkpoints, ..own }),
+            Method::SteMm(own) => Method::SteMm(SteMm { checkpoints, ..own }),
+            Method::Named { name, method } => Method::Named { name, method: Box::new(method.kept_in(folder)) },
+            other => other,
+        }
     }
 
     fn inner(&self) -> &dyn Aligner {

@@ -25,14 +25,17 @@ pub use soft::Start;
 pub use ste_mm::{Mixing, SteMm};
 pub use weight_matching::{Solver, WeightMatching};
 
+use std::path::Path;
 use std::time::Instant;
 
 use polars::prelude::DataFrame;
+use serde::{Deserialize, Serialize};
 use tch::{Device, Kind, Tensor};
 
 use crate::chart::{Chart, Lines, Series};
 use crate::data::{Dataset, Splits};
 use crate::error::{Error, Result};
+use crate::file::{Checkpoint, digest_of};
 use crate::frame::{column, frame};
 use crate::merge::merge;
 use crate::network::{Model, PermutationSpec, check_models};
@@ -75,7 +78,6 @@ impl Aligner for Naive {
     }
 
     fn align(&self, models: &[Model], _data: &Splits) -> Result<Alignment> {
-        check_models("an alignment", models, 2)?;
         Alignment::naive(models)
     }
 
@@ -100,20 +102,25 @@ pub struct Alignment {
 }
 
 /// One sweep or epoch of an alignment; what a method does not measure is `None`.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// Sweep, step or epoch, from 1.
     pub round: usize,
     /// What the method climbs: the sum of inner products over all pairs of models (weight matching, Frank-Wolfe), of similarities
     /// (activation matching), or minus the sum of squared distances (Sinkhorn).
+    #[serde(with = "crate::file::any_option")]
     pub objective: Option<f64>,
     /// STE-MM and Sinkhorn: mean loss of the mixtures on training batches, in nats.
+    #[serde(with = "crate::file::any_option")]
     pub mixture_loss: Option<f64>,
     /// STE-MM: accuracy of the random mixtures on training batches.
+    #[serde(with = "crate::file::any_option")]
     pub mixture_accuracy: Option<f64>,
     /// STE-MM: held-out loss of the merged network, in nats.
+    #[serde(with = "crate::file::any_option")]
     pub merged_loss: Option<f64>,
     /// STE-MM: held-out accuracy of the merged network.
+    #[serde(with = "crate::file::any_option")]
     pub merged_accuracy: Option<f64>,
     /// Sweeps over the groups.
     pub sweeps: usize,
@@ -122,8 +129,10 @@ pub struct Record {
     /// Of these, how many changed a permutation.
     pub moved_groups: usize,
     /// Time in the assignment solver.
+    #[serde(with = "crate::file::any_float")]
     pub assignment_seconds: f64,
     /// Time of the whole round; 0 for sweeps of weight and activation matching.
+    #[serde(with = "crate::file::any_float")]
     pub seconds: f64,
 }
 
@@ -249,6 +258,22 @@ impl Found {
             converged: self.converged,
         })
     }
+}
+
+/// The checkpoint of an alignment of some models on some data, in a folder. `capped` is the setting that only says how far it goes.
+fn checkpoint_of(
+    folder: &Path,
+    name: &str,
+    (mut settings, capped): (serde_json::Value, &str),
+    models: &[Model],
+    data: &Splits,
+) -> Result<Checkpoint> {
+    if let Some(settings) = settings.as_object_mut() {
+        settings.remove(capped);
+        settings.insert("models".to_owned(), digest_of(models.iter().flat_map(|model| model.params.all()))?.into());
+        settings.insert("data".to_owned(), data.training_digest()?.into());
+    }
+    Ok(Checkpoint::new(folder, name, &settings))
 }
 
 /// The permutation with the largest sum of entries of a gain matrix `[n, n]`, one a row.

@@ -4,6 +4,7 @@
 //! matrix, which maps the model's axes as a permutation would. AdamW lowers a loss of the mapped models; in the end each matrix
 //! becomes the nearest permutation.
 
+use std::path::PathBuf;
 use std::time::Instant;
 
 use rand_chacha::ChaCha8Rng;
@@ -12,10 +13,11 @@ use tch::{Kind, Tensor};
 
 use super::matcher::Report;
 use super::soft::{SoftMaps, Start, sinkhorn};
-use super::{Aligner, Alignment, Found, Method, Mixing, Permutations, Record, assignment_of};
+use super::{Aligner, Alignment, Found, Method, Mixing, Permutations, Record, assignment_of, checkpoint_of};
 use crate::data::{Order, Splits};
 use crate::error::{Error, Result};
 use crate::evaluate::cross_entropy;
+use crate::file::{self, Metadata, prefixed, reserved};
 use crate::network::{Mode, Model, Network, Params, Pass, PermutationSpec, check_models};
 use crate::progress::Progress;
 use crate::rng::{Purpose, rng, step_seed};
@@ -59,6 +61,9 @@ pub struct Sinkhorn {
     pub start: Start,
     /// Seed of the start, of the order of the samples and of the mixtures.
     pub seed: u64,
+    /// Folder for a checkpoint, written now and then; an alignment that finds one of its own goes on from it.
+    #[serde(skip)]
+    pub checkpoints: Option<PathBuf>,
     /// Where progress is shown.
     #[serde(skip)]
     pub progress: Progress,
@@ -74,10 +79,14 @@ impl Default for Sinkhorn {
             batch_size: 256,
             start: Start::Identity,
             seed: 0,
+            checkpoints: None,
             progress: Progress::default(),
         }
     }
 }
+
+/// Steps between two checkpoints.
+const KEPT_EVERY: usize = 20;
 
 /// AdamW's share of the logits that each step takes away, times the step size: PyTorch's default.
 const WEIGHT_DECAY: f64 = 0.01;
@@ -115,16 +124,36 @@ impl Aligner for Sinkhorn {
         let movers = models[1..].iter().map(|model| self.mover(&spec, model, &mut starts));
         let mut movers = movers.collect::<Result<Vec<_>>>()?;
         let mut mixing = rng(self.seed, Purpose::Mixing);
+        let checkpoint = self.checkpoints.as_ref().map(|folder| {
+            let decides = serde_json::to_value(self).unwrap_or_default();
+            checkpoint_of(folder, "sinkhorn", (decides, "steps"), models, data)
+        });
+        let checkpoint = checkpoint.transpose()?;
+        let (mut history, mut earlier) = (Vec::new(), 0.0);
+        if let Some(checkpoint) = &checkpoint
+            && let Some(mut stored) = checkpoint.load(models[0].params.device())?
+        {
+            history = stored.value::<Vec<Record>>("history")?;
+            checkpoint.not_ahead(history.len(), "steps", self.steps)?;
+            for (index, mover) in movers.iter_mut().enumerate() {
+                mover.logits = stored.params(&reserved(&format!("logits{index}")), &mover.logits)?.into_leaves()?;
+                let optimiser = OptimiserState::new(Optimiser::Adam, &mover.logits)?;
+                mover.optimiser = optimiser.resumed(&format!("model{index}_"), history.len(), &mut stored)?;
+            }
+            stored.resume("mixing", &mut mixing)?;
+            earlier = stored.value("seconds")?;
+        }
         let mut task = self.progress.task(format!("{}, {} models", self.name(), models.len()), self.steps);
-        let (mut history, mut epoch) = (Vec::new(), 0);
+        task.skip(history.len());
+        let an_epoch = data.train.batch_count(self.batch_size);
         let mut batches = None;
         while history.len() < self.steps {
             let start = Instant::now();
             let batch = batches.as_mut().and_then(Iterator::next).transpose()?;
             if batch.is_none() && needs_data {
-                let order = Order::Shuffled { seed: self.seed, epoch };
-                batches = Some(network.batches(&data.train, self.batch_size, order)?);
-                epoch += 1;
+                let order = Order::Shuffled { seed: self.seed, epoch: history.len() / an_epoch };
+                let whole = network.batches(&data.train, self.batch_size, order)?;
+                batches = Some(whole.skip(history.len() % an_epoch));
                 continue;
             }
             let step = history.len();
@@ -151,13 +180,27 @@ impl Aligner for Sinkhorn {
                 seconds: start.elapsed().as_secs_f64(),
                 ..Record::sweep(step + 1, f64::NAN, &Report::default())
             });
+            if let Some(checkpoint) = checkpoint.as_ref().filter(|_| history.len().is_multiple_of(KEPT_EVERY)) {
+                let mut tensors = Vec::new();
+                for (index, mover) in movers.iter().enumerate() {
+                    tensors.extend(prefixed(&reserved(&format!("logits{index}")), &mover.logits));
+                    tensors.extend(mover.optimiser.saved(&format!("model{index}_")));
+                }
+                let metadata = Metadata::from([
+                    ("history".to_owned(), file::to_json(&history)),
+                    ("mixing".to_owned(), file::place_of(&mixing)),
+                    ("seconds".to_owned(), file::to_json(&(earlier + begin.elapsed().as_secs_f64()))),
+                ]);
+                checkpoint.save(&tensors, metadata)?;
+            }
         }
         let mut permutations = vec![Permutations::identity(&spec)];
         for mover in &movers {
             let soft = mover.soft(self.temperature)?;
             permutations.push(Permutations(soft.0.iter().map(assignment_of).collect::<Result<_>>()?));
         }
-        Found { permutations, history, converged: true }.alignment(self, begin)
+        let found = Found { permutations, history, converged: true }.alignment(self, begin)?;
+        Ok(Alignment { seconds: earlier + found.seconds, ..found })
     }
 
     fn with(&self, seed: u64, progress: Progress) -> Method {

@@ -2,12 +2,16 @@
 //! set beside the straight line. `φ(t) = (1-t)² θ_a + 2 t (1-t) θ_c + t² θ_b`; only the control point `θ_c` is trained, on
 //! the loss at random `t`.
 
+use std::path::PathBuf;
+
 use rand::RngExt;
+use serde::Serialize;
 
 use super::{Barriers, Curve, Point, evenly_spaced};
 use crate::data::{Order, Part, Splits};
 use crate::error::{Error, Result};
 use crate::evaluate::{Tally, backward, loss_and_accuracy};
+use crate::file::{Checkpoint, Metadata, digest_of, place_of, prefixed, reserved, to_json};
 use crate::merge::{Mixer, REPAIR_SAMPLES, Repair};
 use crate::network::{Mode, Model, Params, Pass, check_models};
 use crate::progress::Progress;
@@ -44,8 +48,20 @@ pub struct Bezier {
     pub repair_samples: usize,
     /// Seed of the places, of the order of samples and of the samples for repair.
     pub seed: u64,
+    /// Folder for a checkpoint, written after each epoch; a curve that finds one of its own goes on from it.
+    pub checkpoints: Option<PathBuf>,
     /// Where progress is shown.
     pub progress: Progress,
+}
+
+/// What must be the same for a checkpoint to be continued.
+#[derive(Serialize)]
+struct Recipe {
+    batch_size: usize,
+    learning_rate: f64,
+    seed: u64,
+    models: String,
+    data: String,
 }
 
 impl Default for Bezier {
@@ -59,6 +75,7 @@ impl Default for Bezier {
             repair: Repair::default(),
             repair_samples: REPAIR_SAMPLES,
             seed: 0,
+            checkpoints: None,
             progress: Progress::default(),
         }
     }
@@ -85,10 +102,27 @@ impl Bezier {
         let control = mixture(&[&first.params, &last.params], &[0.5, 0.5])?;
         let mut optimiser = OptimiserState::new(Optimiser::Adam, &control)?;
         let mut rng = rng(self.seed, Purpose::Curve);
-        let steps = self.epochs.saturating_mul(data.train.batch_count(self.batch_size));
-        let mut task = self.progress.task(format!("curve {label}"), steps);
-        let mut step = 0;
-        for epoch in 0..self.epochs {
+        let an_epoch = data.train.batch_count(self.batch_size);
+        let checkpoint = self.checkpoints.as_ref().map(|folder| -> Result<Checkpoint> {
+            let Bezier { batch_size, learning_rate, seed, .. } = *self;
+            let ends = digest_of(first.params.all().chain(last.params.all()))?;
+            let data = data.training_digest()?;
+            Ok(Checkpoint::new(folder, "curve", &Recipe { batch_size, learning_rate, seed, models: ends, data }))
+        });
+        let checkpoint = checkpoint.transpose()?;
+        let (mut control, mut step) = (control, 0);
+        if let Some(checkpoint) = &checkpoint
+            && let Some(mut stored) = checkpoint.load(control.device())?
+        {
+            step = stored.value("steps")?;
+            checkpoint.not_ahead(step / an_epoch, "epochs", self.epochs)?;
+            control = stored.params(&reserved("control"), &control)?;
+            optimiser = optimiser.resumed("", step, &mut stored)?;
+            stored.resume("places", &mut rng)?;
+        }
+        let mut task = self.progress.task(format!("curve {label}"), self.epochs.saturating_mul(an_epoch));
+        task.skip(step);
+        for epoch in step / an_epoch..self.epochs {
             let mut tally = Tally::default();
             for batch in network.batches(&data.train, self.batch_size, Order::Shuffled { seed: self.seed, epoch })? {
                 let (x, y) = batch?;
@@ -103,6 +137,13 @@ impl Bezier {
                 task.step(|| format!("epoch {}, loss on the curve {:.4}", epoch + 1, tally.mean_loss(0)))?;
             }
             tally.check_finite()?;
+            if let Some(checkpoint) = &checkpoint {
+                let mut tensors = prefixed(&reserved("control"), &control);
+                tensors.extend(optimiser.saved(""));
+                let metadata =
+                    Metadata::from([("steps".to_owned(), to_json(&step)), ("places".to_owned(), place_of(&rng))]);
+                checkpoint.save(&tensors, metadata)?;
+            }
         }
         let control = Model { network: network.clone(), params: control };
         let sets = [first.clone(), control, last.clone()];

@@ -186,6 +186,10 @@ impl<'a> Bench<'a> {
             Some((alignment, figures)) => (Alignment { seconds: figures.seconds, ..alignment }, figures.peak_memory),
             None => {
                 let method = experiment.method.with(experiment.seed, self.progress);
+                let method = match &path {
+                    Some(path) => method.kept_in(&path.with_extension("state")),
+                    None => method,
+                };
                 let (alignment, peak_memory) = memory::measured(|| method.align(&models, self.data));
                 (alignment?, peak_memory)
             }
@@ -193,8 +197,12 @@ impl<'a> Bench<'a> {
         let aligned = alignment.apply(&models)?;
         let points = experiment.barrier_points;
         let walk = Interpolation { points, progress: Progress::Silent, ..Interpolation::default() };
-        let curves = walk.barriers(&alignment.method, &aligned, self.data)?.curves;
-        let barriers: Vec<f64> = curves.iter().map(Curve::loss_barrier).collect();
+        let barriers: Vec<f64> = match aligned.len() {
+            1 => vec![0.0],
+            _ => {
+                walk.barriers(&alignment.method, &aligned, self.data)?.curves.iter().map(Curve::loss_barrier).collect()
+            }
+        };
         let own = models.iter().map(|model| Ok(loss_and_accuracy(&model.network, &model.params, &self.data.test)?.0));
         let own = own.collect::<Result<Vec<f64>>>()?;
         let figures = Figures {
@@ -208,6 +216,7 @@ impl<'a> Bench<'a> {
         };
         if let Some(path) = &path {
             alignment.save_with(path, &experiment.network, &figures)?;
+            let _ = std::fs::remove_dir_all(path.with_extension("state")); // what is left over does no harm
         }
         Ok(Aligned { models: aligned, figures })
     }

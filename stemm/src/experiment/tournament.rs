@@ -42,7 +42,8 @@ pub struct Tournament {
     pub methods: Vec<Method>,
     /// The ways of merging.
     pub merges: Vec<Merging>,
-    /// Numbers of models that are merged, each at least 2; a group has as many models as the largest.
+    /// Numbers of models that are merged; a group has as many models as the largest. 1 is the first model itself, under the name of
+    /// the naive mean.
     pub counts: Vec<usize>,
     /// Groups of models, none of which is in two of them: what standard errors are taken over.
     pub groups: usize,
@@ -110,13 +111,19 @@ impl Tournament {
     /// Settings out of range.
     pub fn entries(&self, data: &Data, data_name: &str, network_name: &str) -> Result<Vec<Entry>> {
         self.check()?;
+        let (alone, itself) = ([Method::Naive], [Merging::Mean]);
         let mut entries = Vec::new();
         for group in 0..self.groups {
             let models = self.model_seeds(group);
             for &count in &self.counts {
-                for method in &self.methods {
+                // One model is merged with nothing: methods and merges do not differ.
+                let (methods, merges) = match count {
+                    1 => (&alone[..], &itself[..]),
+                    _ => (&self.methods[..], &self.merges[..]),
+                };
+                for method in methods {
                     for &seed in &self.seeds {
-                        entries.extend(self.merges.iter().map(|merge| {
+                        entries.extend(merges.iter().map(|merge| {
                             let experiment = Experiment {
                                 data: data.clone(),
                                 network: self.network.clone(),
@@ -151,8 +158,8 @@ impl Tournament {
                 return Err(Error::Setting { setting, value, requirement });
             }
         }
-        if self.counts.is_empty() || self.counts.iter().any(|&count| count < 2) {
-            let (value, requirement) = (format!("{:?}", self.counts), "at least one number, each at least 2");
+        if self.counts.is_empty() || self.counts.contains(&0) {
+            let (value, requirement) = (format!("{:?}", self.counts), "at least one number, each at least 1");
             return Err(Error::Setting { setting: "counts", value, requirement });
         }
         if self.seeds.is_empty() {

@@ -284,7 +284,7 @@ mod tests {
                 "67 eigenvalues; mean ",
             ),
             (&Hutchinson { vectors: 2, ..Hutchinson::default() }.traces(&[one], &data.test)?, "trace", "parameters"),
-            (&forks.run(network, &data)?, "loss_barrier_nats", "losses and barriers in nats"),
+            (&forks.run(&network, &data)?, "loss_barrier_nats", "losses and barriers in nats"),
             (&Plan::parse(&plan)?.status()?, "missing", "0 of 3 experiments are done, 0 failed, 3 are missing"),
             (&all.run(&data)?, "excess_over_models_nats", "losses in nats"),
             (&layers.barriers("pair", pair, &data)?, "loss_at_end_nats", "pair on blobs test"),

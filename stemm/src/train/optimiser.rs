@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Device, Tensor};
 
 use crate::error::{Error, Result};
+use crate::file::{Resumed, prefixed, reserved};
 use crate::network::{Params, flat};
 use crate::slice;
 
@@ -76,6 +77,9 @@ impl Moment {
     }
 }
 
+/// Names of the moments in checkpoints.
+const MOMENTS: [&str; 2] = ["first_moment", "second_moment"];
+
 impl OptimiserState {
     pub(crate) fn new(optimiser: Optimiser, params: &Params) -> Result<OptimiserState> {
         let count = match optimiser {
@@ -92,9 +96,19 @@ impl OptimiserState {
         self.moments.iter().map(|moment| &moment.parts)
     }
 
-    /// The same with another memory, of `steps` steps.
-    pub(crate) fn resumed(self, steps: usize, moments: &[Params]) -> Result<OptimiserState> {
-        Ok(OptimiserState { steps, moments: moments.iter().map(Moment::new).collect::<Result<_>>()?, ..self })
+    /// Its memory as a checkpoint holds it, for the work called `name`.
+    pub(crate) fn saved(&self, name: &str) -> Vec<(String, &Tensor)> {
+        let moments = self.moments().zip(MOMENTS);
+        moments.flat_map(|(values, moment)| prefixed(&reserved(&format!("{name}{moment}")), values)).collect()
+    }
+
+    /// The same with the memory that a checkpoint holds, of `steps` steps.
+    pub(crate) fn resumed(self, name: &str, steps: usize, from: &mut Resumed) -> Result<OptimiserState> {
+        let moments = self.moments().zip(MOMENTS);
+        let moments = moments
+            .map(|(zeros, moment)| Moment::new(&from.params(&reserved(&format!("{name}{moment}")), zeros)?))
+            .collect::<Result<_>>()?;
+        Ok(OptimiserState { steps, moments, ..self })
     }
 
     /// A copy on a device.

@@ -6,23 +6,23 @@
 //! straight through the matching to `w_i`. The gradient of `w_i` is therefore `λ_i ∇L(θ_λ)`: one backward pass serves
 //! all models, and no graph through the matching exists.
 
+mod search;
+
+use std::path::PathBuf;
 use std::time::Instant;
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::matcher::{Matcher, Report};
-use super::{Aligner, Alignment, Found, Method, Permutations, Record, Solver};
-use crate::data::{Order, Splits};
-use crate::error::{Error, Result};
-use crate::evaluate::{Tally, backward, loss_and_accuracy};
-use crate::merge::{REPAIR_SAMPLES, with_batch_statistics};
-use crate::network::{Mode, Model, Params, Pass, check_models};
+use super::{Aligner, Alignment, Method, Solver, checkpoint_of};
+use crate::data::Splits;
+use crate::error::Result;
+use crate::merge::REPAIR_SAMPLES;
+use crate::network::{Model, check_models};
 use crate::progress::Progress;
-use crate::rng::{Purpose, rng, step_seed};
-use crate::train::{Choice, Optimiser, OptimiserState, Precision, check_learning_rate, positive};
-use crate::workers::Workers;
+use crate::train::{Choice, Precision, check_learning_rate, positive};
+use search::Search;
 
 /// How the mixture weights `λ` of a step are drawn; they are at least 0 and sum to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,6 +67,9 @@ pub struct SteMm {
     pub precision: Precision,
     /// Seed of the order of samples and groups, and of the mixture weights.
     pub seed: u64,
+    /// Folder for a checkpoint, written after each epoch; an alignment that finds one of its own goes on from it.
+    #[serde(skip)]
+    pub checkpoints: Option<PathBuf>,
     /// Where progress is shown.
     #[serde(skip)]
     pub progress: Progress,
@@ -84,6 +87,7 @@ impl Default for SteMm {
             solver: Solver::WarmStarted,
             precision: Precision::F32,
             seed: 0,
+            checkpoints: None,
             progress: Progress::default(),
         }
     }
@@ -102,107 +106,38 @@ impl Aligner for SteMm {
         check_learning_rate(self.learning_rate)?;
         models[0].network.check_splits(data)?;
         let start = Instant::now();
-        let network = &models[0].network;
-        let spec = network.permutation_spec();
-        let reference = &models[0].params;
-        let workers = Workers::new(reference.device())?;
-        let mut followers = (1..models.len())
-            .map(|index| {
-                let weights = reference.without_buffers().copied()?;
-                Ok(Follower {
-                    matcher: Matcher::new(&spec, &models[index].params, self.solver, self.precision, self.max_sweeps),
-                    optimiser: OptimiserState::new(Optimiser::Adam, &weights)?,
-                    weights,
-                    order: rng(self.seed, Purpose::SweepOrder(index)),
-                })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let mut mixing = rng(self.seed, Purpose::Mixing);
-        let mut history: Vec<Record> = Vec::new();
-        let mut step = 0;
-        let mut chosen = Vec::new();
-        let mut lowest = f64::INFINITY;
+        let spec = models[0].network.permutation_spec();
+        let checkpoint = self.checkpoints.as_ref().map(|folder| {
+            let decides = serde_json::to_value(self).unwrap_or_default();
+            checkpoint_of(folder, "ste-mm", (decides, "epochs"), models, data)
+        });
+        let checkpoint = checkpoint.transpose()?;
+        let mut search = Search::new(self, &spec, models)?;
+        if let Some(checkpoint) = &checkpoint {
+            search.resume(checkpoint)?;
+        }
+        let earlier = search.seconds;
         // Enough to choose an epoch by; `merge` recomputes statistics on all that it is given.
         let for_statistics = data.train.sample(REPAIR_SAMPLES, self.seed)?;
-        let mut converged = true;
-        let mut task = self.progress.task(
-            format!("STE-MM, {} models", models.len()),
-            self.epochs.saturating_mul(data.train.batch_count(self.batch_size)),
-        );
-        for epoch in 0..self.epochs {
-            let epoch_start = Instant::now();
-            let mut report = Report::default();
-            let mut tally = Tally::default();
-            for batch in network.batches(&data.train, self.batch_size, Order::Shuffled { seed: self.seed, epoch })? {
-                let (x, y) = batch?;
-                let fits = workers.map(&mut followers, |follower| {
-                    let _guard = tch::no_grad_guard();
-                    follower.matcher.fit(&follower.weights, &mut follower.order)
-                })?;
-                for fit in &fits {
-                    converged &= fit.sweeps < self.max_sweeps;
-                    report.add(fit);
-                }
-                let lambda = self.mixing.draw(models.len(), &mut mixing);
-                let pass = Pass::new(Mode::Train { seed: step_seed(self.seed, step) });
-                let mixture = mixture(reference, &followers, &lambda)?.into_leaves()?;
-                let gradients = backward(&mut tally, network, &mixture, (&x, &y), &pass, 0.0)?;
-                for (follower, &lambda) in followers.iter_mut().zip(&lambda[1..]) {
-                    follower.optimiser.step(&follower.weights, &gradients, lambda, self.learning_rate)?;
-                }
-                step += 1;
-                task.step(|| format!("epoch {}, loss of the mixtures {:.4}", epoch + 1, tally.mean_loss(0)))?;
+        let steps = data.train.batch_count(self.batch_size);
+        let mut task =
+            self.progress.task(format!("STE-MM, {} models", models.len()), self.epochs.saturating_mul(steps));
+        task.skip(search.epochs() * steps);
+        while search.epochs() < self.epochs {
+            search.epoch(data, &for_statistics, &mut task)?;
+            search.seconds = earlier + start.elapsed().as_secs_f64();
+            if let Some(checkpoint) = &checkpoint {
+                search.save(checkpoint)?;
             }
-            tally.check_finite()?;
-            let midpoint = vec![1.0 / models.len() as f64; models.len()];
-            let merged = mixture(reference, &followers, &midpoint)?;
-            let merged = with_batch_statistics(network, &merged, &for_statistics)?;
-            let (merged_loss, merged_accuracy) = loss_and_accuracy(network, &merged, &data.held_out)?;
-            if self.choice == Choice::LastStep || merged_loss < lowest {
-                lowest = merged_loss;
-                chosen = vec![Permutations::identity(&spec)];
-                chosen.extend(followers.iter().map(|follower| follower.matcher.permutations().clone()));
-            }
-            history.push(Record {
-                mixture_loss: Some(tally.mean_loss(0)),
-                mixture_accuracy: Some(tally.accuracy(0)),
-                merged_loss: Some(merged_loss),
-                merged_accuracy: Some(merged_accuracy),
-                seconds: epoch_start.elapsed().as_secs_f64(),
-                ..Record::sweep(epoch + 1, f64::NAN, &report)
-            });
         }
-        if chosen.is_empty() {
-            let hint = "use a smaller `learning_rate`, or check that the models' own losses are finite";
-            return Err(Error::NonFinite {
-                tensor: "the held-out loss of the merged network in every epoch".into(),
-                hint,
-            });
-        }
-        Found { permutations: chosen, history, converged }.alignment(self, start)
+        let seconds = search.seconds;
+        let found = search.found()?.alignment(self, start)?;
+        Ok(Alignment { seconds: seconds.max(found.seconds), ..found })
     }
 
     fn with(&self, seed: u64, progress: Progress) -> Method {
         SteMm { seed, progress, ..self.clone() }.into()
     }
-}
-
-/// A model that is matched to trainable weights.
-struct Follower<'a> {
-    matcher: Matcher<'a>,
-    weights: Params,
-    optimiser: OptimiserState,
-    order: ChaCha8Rng,
-}
-
-/// `θ_λ = λ_0 θ_0 + Σ λ_i π(θ_i; P_i)`, without a graph.
-fn mixture(reference: &Params, followers: &[Follower], lambda: &[f64]) -> Result<Params> {
-    let _guard = tch::no_grad_guard();
-    let mut sum = reference.scaled(lambda[0])?;
-    for (follower, &lambda) in followers.iter().zip(&lambda[1..]) {
-        follower.matcher.add_permuted(&mut sum, lambda)?;
-    }
-    Ok(sum)
 }
 
 impl Mixing {
@@ -221,8 +156,13 @@ impl Mixing {
 
 #[cfg(test)]
 mod tests {
+    use super::search::{Follower, mixture};
     use super::*;
-    use crate::network::Network;
+    use crate::align::matcher::Matcher;
+    use crate::evaluate::{Tally, backward};
+    use crate::network::{Mode, Network, Params, Pass};
+    use crate::rng::{Purpose, rng};
+    use crate::train::{Optimiser, OptimiserState};
     use tch::{Device, Kind, Tensor};
 
     #[test]
