@@ -37,9 +37,11 @@ COPY --chown=1000:0 data data
 RUN umask 002 && python3 scripts/setup.py data
 COPY --chown=1000:0 scripts/session.py scripts/warm_up.py scripts/
 COPY --chown=1000:0 stemm stemm
-RUN umask 002 && python3 scripts/setup.py wrapper kernel \
-    # Cargo's archives: the kernels read what was unpacked from them.
-    && rm -rf "$CARGO_HOME/registry/cache"
+COPY --chown=1000:0 runner runner
+RUN umask 002 && python3 scripts/setup.py wrapper kernel
+RUN umask 002 && python3 scripts/setup.py runner \
+    # What it was compiled from, and cargo's archives: the kernels read what was unpacked from them.
+    && rm -rf "$STEMM_HOME/target" "$CARGO_HOME/registry/cache"
 
 FROM base
 LABEL org.opencontainers.image.title="stemm" \

@@ -7,14 +7,19 @@ NOTEBOOKS ?= notebooks
 # Further options of `docker build`, such as --build-arg CUDA=1.
 IMAGE_OPTIONS ?=
 
-.PHONY: help setup data cifar quickstart lab kernelspec test mutants bench tournament notebooks reproduce image image-test bundle unbundle student-copies python-torch clean
+.PHONY: help setup data cifar quickstart lab kernelspec test test-slurm mutants bench sweep tournament notebooks reproduce image image-test bundle unbundle student-copies python-torch clean
 
 help:
 	@echo "make quickstart  set up, run the quickstart notebook, leave results in out/quickstart"
 	@echo "make reproduce   the same, then the claims with figures and verdicts; fails if one does"
+	@echo "make reproduce SCALE=mlp"
+	@echo "                 the paper's claims at its own scale, into docs/reproduction.md (hours; goes on where it was); on a GPU also SCALE=full"
+	@echo "make sweep PLAN=plan.toml"
+	@echo "                 run a plan of experiments (docs/sweeps.md); what is done is not done again"
 	@echo "make lab         set up, open JupyterLab on the notebooks (NOTEBOOKS=folder for others)"
 	@echo "make kernelspec  set up, offer the kernels to every Jupyter, VS Code and console of this user"
 	@echo "make test        set up, run every test, formatting and clippy"
+	@echo "make test-slurm  the test on a Slurm of its own, which needs slurm-wlm, munge and root"
 	@echo "make mutants FILE=stemm/src/..."
 	@echo "                 set up, break one file in every small way and see whether a test fails (CONTRIBUTING.md)"
 	@echo "make bench       set up, run the benchmarks (half an hour), leave the results in out/bench"
@@ -42,9 +47,18 @@ cifar:
 quickstart: setup
 	@$(RUN) python scripts/quickstart.py
 
-# The claims of the quickstart, each with its figure and verdict; fails if one does.
+# The claims, each with its figure and verdict; fails if one does. The scale demo is that of the quickstart, the others are the paper's.
+SCALE ?= demo
 reproduce: setup
+ifeq ($(SCALE),demo)
 	@$(RUN) python scripts/reproduce.py
+else
+	@$(RUN) cargo run --quiet --locked --package stemm --example reproduction -- "$(SCALE)"
+endif
+
+sweep: setup
+	@$(PYTHON) -E scripts/setup.py runner
+	@$(RUN) stemm sweep "$(PLAN)" $(SWEEP_OPTIONS)
 
 lab: setup
 	@$(RUN) jupyter trust notebooks/*.ipynb
@@ -63,7 +77,11 @@ test: setup
 	$(RUN) cargo test --workspace --locked
 	$(RUN) cargo test --release --locked --manifest-path kernel/Cargo.toml --bin stemm_kernel --target-dir "$(or $(STEMM_HOME),.stemm)/build"
 	@$(RUN) python -m pip install --quiet --requirement scripts/requirements-test.txt
-	$(RUN) python -m pytest -q tests
+	$(RUN) python -m pytest -q -rs tests
+
+test-slurm: setup
+	@$(RUN) python -m pip install --quiet --requirement scripts/requirements-test.txt
+	$(RUN) python -m pytest -q -rs tests/test_slurm.py
 
 # Needs cargo-mutants: cargo install --locked cargo-mutants. Its copy of the sources is built at level 0, which takes seconds.
 mutants: setup

@@ -31,6 +31,7 @@ PYTHON = VENV / "bin" / "python"
 STEMM_KERNEL = HOME / "bin" / "stemm_kernel"
 FLUSH = HOME / "bin" / "libstemm_kernel.so"
 EVCXR_JUPYTER = HOME / "bin" / "evcxr_jupyter"
+RUNNER = HOME / "bin" / "stemm"  # runs plans of experiments; made on request
 STAMPS = HOME / "stamps"
 JUPYTER = HOME / "jupyter"  # kernel specifications
 KERNELS = HOME / "kernels"  # one temporary directory a running kernel
@@ -83,7 +84,7 @@ def environment() -> dict[str, str]:
     data = own(JUPYTER, "jupyter")  # with the signatures of trusted notebooks
     return {
         **plain_environment(),
-        "PATH": os.pathsep.join([str(VENV / "bin"), os.environ.get("PATH", "")]),
+        "PATH": os.pathsep.join([str(VENV / "bin"), str(RUNNER.parent), os.environ.get("PATH", "")]),
         "LIBTORCH": str(torch),
         "LIBTORCH_LIB": str(torch),
         "LIBTORCH_INCLUDE": str(torch),

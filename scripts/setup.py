@@ -1,6 +1,6 @@
 """Sets everything up in one folder (.stemm, or $STEMM_HOME): Python environment, libtorch, evcxr, kernel, data.
 
-    python3 scripts/setup.py [STEP ...]     all steps, or some of them: front python libtorch wrapper kernel data
+    python3 scripts/setup.py [STEP ...]     all steps but the last, or some of them: front python libtorch wrapper kernel data runner
     python3 scripts/setup.py clean          removes what was set up
 
 Each step leaves a stamp with what it was made from; a step with a valid stamp is skipped, an interrupted one is done
@@ -23,7 +23,7 @@ from pathlib import Path
 
 import machine
 from environment import (BUILD, CARGO_HOME, DATA, EVCXR_CONFIG, EVCXR_JUPYTER, FLUSH, HOME, JUPYTER, KERNEL_CARGO,
-                         KERNELS, MADE, PYTHON, ROOT, STAMPS, STEMM_KERNEL, TEMPLATE, TOOLS, VENV, WRAPPER, environment,
+                         KERNELS, MADE, PYTHON, ROOT, RUNNER, STAMPS, STEMM_KERNEL, TEMPLATE, TOOLS, VENV, WRAPPER, environment,
                          plain_environment, printed_by_rustc, torch_folder)
 
 KERNEL_SOURCES = ROOT / "kernel"
@@ -37,7 +37,7 @@ def main(names: list[str]) -> None:
         return clean()
     if unknown := set(names) - set(STEPS):
         sys.exit(f"No such step: {', '.join(sorted(unknown))}. Steps: {', '.join(STEPS)}, or clean.")
-    chosen = [name for name in STEPS if name in names or not names]
+    chosen = [name for name in STEPS if name in names or not names and name != "runner"]
     if not os.access(HOME, os.W_OK) and (STAMPS / "kernel").exists():
         return say(f"{HOME} is set up by somebody else, and used as it is")
     machine.check()
@@ -82,7 +82,12 @@ def data() -> None:
     command(sys.executable, DATA / "fetch.py", "fashion-mnist", what="Fetching Fashion-MNIST")
 
 
-STEPS = {"front": front, "python": python, "libtorch": libtorch, "wrapper": wrapper, "kernel": kernel, "data": data}
+def runner() -> None:
+    """The program that runs plans of experiments: nothing else needs it."""
+    step("runner", runner_key(), build_runner)
+
+
+STEPS = {"front": front, "python": python, "libtorch": libtorch, "wrapper": wrapper, "kernel": kernel, "data": data, "runner": runner}
 
 
 def clean() -> None:
@@ -223,6 +228,21 @@ def kernel_key() -> str:
     parts = [path.read_bytes() for path in files]
     # What kernels note of cargo's decisions (kernel/src/tools.rs) is part of the template.
     return digest(str(ROOT).encode(), rustc, front_key().encode(), *parts)
+
+
+def runner_key() -> str:
+    folders = [ROOT / "stemm" / "src", ROOT / "stemm" / "assets", ROOT / "runner"]
+    sources = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = [ROOT / "Cargo.lock", ROOT / "Cargo.toml", ROOT / "stemm" / "Cargo.toml", *sources]
+    return digest(printed_by_rustc("--version").encode(), *(path.read_bytes() for path in files))
+
+
+def build_runner() -> None:
+    variables = environment()
+    command("cargo", "build", "--locked", "--package", "stemm-runner", what="Compiling the runner", env=variables, cwd=ROOT)
+    RUNNER.parent.mkdir(parents=True, exist_ok=True)
+    RUNNER.unlink(missing_ok=True)  # it may be running
+    shutil.copy(Path(variables["CARGO_TARGET_DIR"]) / "debug" / RUNNER.name, RUNNER)
 
 
 def build_kernel() -> None:

@@ -118,6 +118,11 @@ impl std::fmt::Display for Entry {
     }
 }
 
+/// Numbers in the parameters and buffers of a network.
+fn size_of(network: &Network) -> u64 {
+    network.tensor_shapes().iter().map(|(_, shape)| shape.iter().product::<i64>() as u64).sum()
+}
+
 impl Entry {
     /// Whether both are of one group of models.
     pub fn shares_models_with(&self, other: &Entry) -> bool {
@@ -128,11 +133,10 @@ impl Entry {
     /// A row of it without figures yet.
     fn row(&self, measured: std::result::Result<Measured, String>) -> Row {
         let experiment = &self.experiment;
-        let sizes = experiment.network.tensor_shapes();
         Row {
             data: self.data.clone(),
             network: self.network.clone(),
-            parameters: sizes.iter().map(|(_, shape)| shape.iter().product::<i64>() as u64).sum(),
+            parameters: size_of(&experiment.network),
             method: experiment.method.name().to_owned(),
             merge: experiment.merge.to_string(),
             n_models: experiment.models.len(),

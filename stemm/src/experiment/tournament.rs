@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Bench, Data, Entry, Experiment, Store, Verdicts};
+use super::{Bench, Data, Entry, Experiment, Store, Verdicts, size_of};
 use crate::align::{ActivationMatching, Aligner, FrankWolfe, Method, Naive, SteMm, WeightMatching};
 use crate::analysis::Hutchinson;
 use crate::data::Splits;
@@ -95,7 +95,8 @@ impl Tournament {
     /// Settings out of range, data that do not fit, a file that cannot be read or written, an interrupt: then call it again.
     pub fn run(&self, data: &Splits) -> Result<Verdicts> {
         self.network.check_splits(data)?;
-        let entries = self.entries(&Data::Given(data.digest()?), data.train.name(), "network")?;
+        let label = format!("{} parameters", size_of(&self.network));
+        let entries = self.entries(&Data::Given(data.digest()?), data.train.name(), &label)?;
         let store = self.results.as_ref().map(Store::open).transpose()?;
         let mut bench = match &store {
             Some(store) => Bench::kept_in(data, store),
