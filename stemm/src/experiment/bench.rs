@@ -102,11 +102,9 @@ impl<'a> Bench<'a> {
     /// # Errors
     /// An interrupt, data that do not fit the network, files that cannot be written.
     pub fn run(&mut self, entry: &Entry) -> Result<Row> {
-        if let Some(store) = self.store {
-            if let Some(row) = store.row(&entry.experiment.hash())? {
-                // It may have been measured as a cell of another study.
-                return Ok(entry.row(row.measured));
-            }
+        let kept = self.store.map(|store| store.row(&entry.experiment.hash())).transpose()?.flatten();
+        if let Some(row) = kept {
+            return Ok(entry.row(row.measured)); // with the names that it has here
         }
         let measured = match self.measure(&entry.experiment) {
             Err(error @ (Error::Interrupted { .. } | Error::File { .. } | Error::CheckpointMismatch { .. })) => {
@@ -177,10 +175,10 @@ impl<'a> Bench<'a> {
             }
             _ => None,
         };
-        if let Some((alignment, figures)) = &known {
-            if figures.barrier_points == experiment.barrier_points {
-                return Ok(Aligned { models: alignment.apply(&models)?, figures: figures.clone() });
-            }
+        if let Some((alignment, figures)) = &known
+            && figures.barrier_points == experiment.barrier_points
+        {
+            return Ok(Aligned { models: alignment.apply(&models)?, figures: figures.clone() });
         }
         let (alignment, peak_memory) = match known {
             Some((alignment, figures)) => (Alignment { seconds: figures.seconds, ..alignment }, figures.peak_memory),

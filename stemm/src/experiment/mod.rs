@@ -5,15 +5,17 @@ mod bench;
 mod plan;
 mod published;
 mod rows;
+mod status;
 mod store;
 mod tournament;
 mod verdicts;
 
 pub use bench::Bench;
-pub use plan::{Architecture, Plan, Slurm, Status};
+pub use plan::{Architecture, Plan, Slurm};
 
 pub use published::{DataSet, Published};
 pub use rows::{Measured, Row};
+pub use status::Status;
 pub use store::{Outcome, Store};
 pub use tournament::Tournament;
 pub use verdicts::Verdicts;

@@ -13,22 +13,14 @@ use crate::network::{Model, Network};
 pub(super) struct Course {
     pub model: usize,
     pub seed: u64,
-    origin: Origin,
+    /// Where it begins, unless with the initial values of its seed.
+    origin: Option<Snapshot>,
     /// From the first epoch on until the result is there.
     pub state: Option<State>,
     pub checkpoint: Option<Checkpoint>,
     /// Kept apart from the state, which ends with the training.
     pub epochs: Vec<Epoch>,
     pub result: Option<Model>,
-}
-
-/// Where a model begins.
-#[derive(Debug)]
-pub(super) enum Origin {
-    /// The initial values of its seed.
-    Seed,
-    /// Where another training was, or given parameters.
-    From(Snapshot),
 }
 
 /// A training at one of its steps.
@@ -49,7 +41,7 @@ impl Snapshot {
 }
 
 impl Course {
-    pub fn new(model: usize, seed: u64, origin: Origin) -> Course {
+    pub fn new(model: usize, seed: u64, origin: Option<Snapshot>) -> Course {
         Course { model, seed, origin, state: None, checkpoint: None, epochs: Vec::new(), result: None }
     }
 
@@ -71,10 +63,7 @@ impl Course {
         }
         let device = data.train.device();
         let folder = trainer.checkpoints.as_ref();
-        let origin = match &self.origin {
-            Origin::Seed => None,
-            Origin::From(snapshot) => Some(snapshot.label.as_str()),
-        };
+        let origin = self.origin.as_ref().map(|snapshot| snapshot.label.as_str());
         self.checkpoint =
             folder.map(|folder| Checkpoint::new(folder, trainer, network, digest.to_owned(), self.seed, origin));
         let resumed = match &self.checkpoint {
@@ -83,8 +72,8 @@ impl Course {
         };
         let (state, epochs) = match (resumed, &self.origin) {
             (Some(resumed), _) => resumed,
-            (None, Origin::From(snapshot)) => (snapshot.state.on(device)?, snapshot.epochs.clone()),
-            (None, Origin::Seed) => {
+            (None, Some(snapshot)) => (snapshot.state.on(device)?, snapshot.epochs.clone()),
+            (None, None) => {
                 let params = network.init(self.seed, device)?.leaves()?;
                 let optimiser = OptimiserState::new(trainer.optimiser, &params)?;
                 (State { params, optimiser, best: None }, Vec::new())

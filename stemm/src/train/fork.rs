@@ -1,7 +1,7 @@
 //! Trainings that do not begin with the initial values of their seeds: from given parameters, or from a step of another one.
 
 use super::checkpoint::State;
-use super::course::{Course, Origin, Snapshot};
+use super::course::{Course, Snapshot};
 use super::{OptimiserState, Trainer, TrainingRun};
 use crate::data::Splits;
 use crate::error::{Error, Result};
@@ -34,7 +34,7 @@ impl Trainer {
             None => String::new(),
         };
         let start = Snapshot { label, state: State { params, optimiser, best: None }, epochs: Vec::new() };
-        let origins = seeds.iter().map(|_| Ok(Origin::From(start.copied()?))).collect::<Result<_>>()?;
+        let origins = seeds.iter().map(|_| Ok(Some(start.copied()?))).collect::<Result<_>>()?;
         TrainingRun::new(self, &model.network, data, seeds, origins)
     }
 
@@ -83,7 +83,7 @@ impl Trainer {
             let Fork { seed, step, .. } = forks[index];
             let mut course = match trunk.take() {
                 Some(course) if course.seed == seed => course,
-                _ => Course::new(0, seed, Origin::Seed),
+                _ => Course::new(0, seed, None),
             };
             course.start(&without_checkpoints, network, data, "")?;
             while course.steps() < step {
@@ -97,7 +97,7 @@ impl Trainer {
         for (fork, snapshot) in forks.iter().zip(snapshots.into_iter().flatten()) {
             for &seed in &fork.seeds {
                 seeds.push(seed);
-                origins.push(Origin::From(snapshot.copied()?));
+                origins.push(Some(snapshot.copied()?));
             }
         }
         TrainingRun::new(self, network, data, &seeds, origins)

@@ -173,7 +173,7 @@ impl Trainer {
     /// As [`Trainer::train`], before anything is trained.
     pub fn start(&self, network: &Network, data: &Splits, seeds: &[u64]) -> Result<TrainingRun> {
         self.check(seeds)?;
-        let origins = seeds.iter().map(|_| course::Origin::Seed).collect();
+        let origins = seeds.iter().map(|_| None).collect();
         TrainingRun::new(self, network, data, seeds, origins)
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use tch::{Kind, Tensor};
 
 use super::checkpoint::State;
-use super::course::{Course, Origin};
+use super::course::{Course, Snapshot};
 use super::{Choice, Epoch, History, OptimiserState, Trainer, Training};
 use crate::data::{Order, Splits};
 use crate::device::free_memory;
@@ -39,13 +39,13 @@ pub struct TrainingRun {
 }
 
 impl TrainingRun {
-    /// One model a seed, from the beginning that goes with it.
+    /// One model a seed, each from its beginning if it has one.
     pub(super) fn new(
         trainer: &Trainer,
         network: &Network,
         data: &Splits,
         seeds: &[u64],
-        origins: Vec<Origin>,
+        origins: Vec<Option<Snapshot>>,
     ) -> Result<TrainingRun> {
         network.check_splits(data)?;
         let digest = trainer.checkpoints.as_ref().map(|_| data.training_digest()).transpose()?.unwrap_or_default();

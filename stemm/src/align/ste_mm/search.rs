@@ -204,7 +204,7 @@ impl<'a> Search<'a> {
 }
 
 fn lists(own: &Permutations) -> Vec<Vec<i64>> {
-    own.0.iter().map(|permutation| permutation.as_slice().iter().map(|&unit| unit.into()).collect()).collect()
+    own.0.iter().map(|permutation| permutation.as_slice().to_vec()).collect()
 }
 
 /// `θ_λ = λ_0 θ_0 + Σ λ_i π(θ_i; P_i)`, without a graph.
