@@ -75,6 +75,10 @@ fn sinkhorn_goes_on_where_it_was() {
         kept(25).align(&models, &data).unwrap(); // goes on from step 20
         kept(40).align(&models, &data).unwrap();
         assert_eq!(timeless(&kept(60).align(&models, &data).unwrap()), timeless(&straight), "{loss:?}");
+        let error = kept(59).align(&models, &data).unwrap_err();
+        assert!(matches!(error, Error::CheckpointAhead { done: 60, setting: "steps", most: 59, .. }), "{error}");
+        let other = Sinkhorn { temperature: 2.0, ..kept(60) }.align(&models, &data).unwrap_err();
+        assert!(matches!(&other, Error::CheckpointMismatch { field, .. } if field == "`temperature`"), "{other}");
         std::fs::remove_dir_all(&folder).unwrap();
     }
 }
@@ -89,6 +93,10 @@ fn a_curve_goes_on_where_it_was() {
     let straight = plain(4).fit("curve", &models, &data).unwrap();
     (1..4).for_each(|epochs| drop(kept(epochs).fit("curve", &models, &data).unwrap()));
     assert_eq!(points(&kept(4).fit("curve", &models, &data).unwrap()), points(&straight));
+    let error = kept(3).fit("curve", &models, &data).unwrap_err();
+    assert!(matches!(error, Error::CheckpointAhead { done: 4, setting: "epochs", most: 3, .. }), "{error}");
+    let swapped = kept(4).fit("curve", &[models[1].clone(), models[0].clone()], &data).unwrap_err();
+    assert!(matches!(&swapped, Error::CheckpointMismatch { field, .. } if field == "set of models"), "{swapped}");
     std::fs::remove_dir_all(&folder).unwrap();
 }
 

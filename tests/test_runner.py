@@ -109,6 +109,11 @@ def test_experiments_that_fail_are_told_and_tried_again(stemm, tmp_path):
     status = run(stemm, "status", path)
     assert status.returncode == 3 and f"{ROWS} failed" in status.stdout
     assert len(run(stemm, "status", path, "--missing").stdout.split()) == ROWS
+    tries = {file: file.stat().st_mtime_ns for file in (tmp_path / "results of failing").glob("*.failed")}
+    assert run(stemm, "run", path).returncode == 3
+    assert all(file.stat().st_mtime_ns > before for file, before in tries.items()) and len(tries) == ROWS
+    trained = run(stemm, "train", path, 0)
+    assert trained.returncode == 3 and "failed: " in trained.stdout
     # With a plan that can work, in the same folder.
     path.write_text(path.read_text().replace("1e38", "1e-3"))
     assert run(stemm, "sweep", path).returncode == 0
@@ -123,6 +128,12 @@ def test_experiments_that_fail_are_told_and_tried_again(stemm, tmp_path):
     (("Mlp = [16, 24, 4]", "Mlp = [17, 24, 4]"), "expected"),
     (("networks = [", "networks = []\nnothing = ["), "nothing"),
     (("Blobs = 0", "Mnists = 0"), "unknown variant `Mnists`"),
+    (("{ set = { Blobs = 0 } }", "{ set = { Blobs = 0 } }, { set = { Blobs = 0 } }"), "`data`"),
+    (("Mlp = [16, 12, 12, 4]", "Mlp = [16, 24, 4]"), "`networks`"),
+    (('"Naive", ', '"Naive", "Naive", '), "`methods`"),
+    (("groups = 2", "groups = 1000000000000"), "`groups`"),
+    (("counts = [1, 2, 3]", "counts = [4000000000]"), "`counts`"),
+    (("Blobs = 0", "Mnist"), ""),
 ])
 def test_a_plan_that_cannot_work_is_one_sentence(stemm, tmp_path, change, words):
     path = plan(tmp_path, "wrong")
@@ -130,7 +141,7 @@ def test_a_plan_that_cannot_work_is_one_sentence(stemm, tmp_path, change, words)
     for jobs in ["1", "2"]:
         found = run(stemm, "sweep", path, "--jobs", jobs)
         said = found.stdout + found.stderr
-        assert found.returncode != 0 and words in said and "panicked" not in said, said
+        assert found.returncode != 0 and words in said and "panicked" not in said and "stemm: " in said or jobs == "2", said
 
 
 def test_numbers_that_are_none_are_refused(stemm, tmp_path):
@@ -159,8 +170,11 @@ before = ["module load cuda"]
 """)
     scripts = run(stemm, "sweep", path, "--slurm", "--dry").stdout.split("\n")[:2]
     train, work = (Path(script).read_text() for script in scripts)
-    for line in ["account=lab", "partition=gpu", "time=01:00:00", "gpus-per-task=1", "cpus-per-task=4", "mem=8G", "array=0-4%2"]:
-        assert f"#SBATCH --{line}\n" in work and f"#SBATCH --{line}\n" in train, line
+    asked = {"account": "lab", "partition": "gpu", "time": "01:00:00", "gpus-per-task": "1", "cpus-per-task": "4", "mem": "8G",
+             "array": "0-4%2", "ntasks": "1"}
+    for name, value in asked.items():
+        line = f'#SBATCH --{name}="{value}"\n'
+        assert line in work and line in train, line
     last = work.split("\n")[-3:-1]
     assert last[0] == "module load cuda" and last[1].endswith(f"run '{str(path).replace(chr(39), chr(39) + chr(92) + chr(39) * 2)}' --of 5")
     subprocess.run(["bash", "-n"], input=work, text=True, check=True)

@@ -150,6 +150,94 @@ fn one_model_is_merged_with_nothing() {
     assert!(verdicts.summary("weight matching").is_ok() && verdicts.chart().svg().is_ok());
 }
 
+#[test]
+fn the_statistics_of_a_single_model_stay_as_they_are() {
+    let layers: [(&str, Layer); 4] = [
+        ("fc", Linear::new(16, 12).into()),
+        ("norm", BatchNorm::new(12).into()),
+        ("relu", Relu.into()),
+        ("head", Linear::new(12, 4).into()),
+    ];
+    let network = Network::new([16], layers).unwrap();
+    let verdicts = Tournament { network, counts: vec![1], ..tournament(None) }.run(&blobs(0, Device::Cpu).unwrap());
+    assert!(verdicts.unwrap().rows.iter().all(|row| row.measured.as_ref().is_ok_and(|own| own.excess() == 0.0)));
+}
+
+/// Files of a folder of results.
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut found: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|own| own == ending)).collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn what_is_damaged_in_the_results_is_set_aside_and_made_anew() {
+    let data = blobs(0, Device::Cpu).unwrap();
+    let path = folder("damaged");
+    let run = || tournament(Some(path.clone())).run(&data).unwrap();
+    let whole = figures(&run());
+    let models = std::fs::read_dir(path.join("models")).unwrap().next().unwrap().unwrap().path();
+    for folder in [&path, &path.join("alignments"), &models] {
+        let ending = if *folder == path { "parquet" } else { "safetensors" };
+        let file = files(folder, ending).remove(1);
+        let bytes = std::fs::read(&file).unwrap();
+        std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+        // Everything that was made from it is asked for again.
+        if *folder != path {
+            files(&path, "parquet").iter().for_each(|row| std::fs::remove_file(row).unwrap());
+        }
+        assert_eq!(figures(&run()), whole, "{}", file.display());
+        assert_eq!(files(folder, "damaged").len(), 1, "{}", folder.display());
+    }
+    std::fs::remove_dir_all(path).unwrap();
+}
+
+#[test]
+fn an_alignment_of_other_models_is_not_taken() {
+    let data = blobs(0, Device::Cpu).unwrap();
+    let path = folder("stale");
+    let small = || Tournament {
+        counts: vec![3],
+        methods: vec![WeightMatching::default().into()],
+        seeds: vec![0],
+        ..tournament(Some(path.clone()))
+    };
+    let whole = figures(&small().run(&data).unwrap());
+    let alignments = files(&path.join("alignments"), "safetensors");
+    assert_eq!(alignments.len(), 2); // one a group
+    let bytes = alignments.iter().map(|file| std::fs::read(file).unwrap()).collect::<Vec<_>>();
+    alignments.iter().zip(bytes.iter().rev()).for_each(|(file, bytes)| std::fs::write(file, bytes).unwrap());
+    files(&path, "parquet").iter().for_each(|row| std::fs::remove_file(row).unwrap());
+    assert_eq!(figures(&small().run(&data).unwrap()), whole);
+    std::fs::remove_dir_all(path).unwrap();
+}
+
+#[test]
+fn one_model_that_is_lost_takes_no_other_along() {
+    let data = blobs(0, Device::Cpu).unwrap();
+    let path = folder("lost");
+    let run = || tournament(Some(path.clone())).run(&data).unwrap();
+    let whole = run();
+    let models = std::fs::read_dir(path.join("models")).unwrap().next().unwrap().unwrap().path();
+    // A checkpoint whose numbers are all NaN: the third model of the first group.
+    let file = models.join("seed2.safetensors");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[header..].fill(0xff);
+    std::fs::write(&file, bytes).unwrap();
+    files(&path, "parquet").iter().for_each(|row| std::fs::remove_file(row).unwrap());
+    let rest = run();
+    for (before, after) in whole.rows.iter().zip(&rest.rows) {
+        let lost = (after.group, after.n_models) == (0, 3);
+        assert_eq!(after.measured.is_err(), lost, "{after:?}");
+        if let (Ok(before), Ok(after)) = (&before.measured, &after.measured) {
+            assert_eq!(before.test_loss, after.test_loss);
+        }
+    }
+    std::fs::remove_dir_all(path).unwrap();
+}
+
 /// Fails for three models until a file is there.
 #[derive(Clone, Debug)]
 struct Fails(PathBuf);

@@ -35,7 +35,15 @@ spec:
   completionMode: Indexed
   completions: {pods}
   parallelism: {at_once}
-  backoffLimit: {retries}
+  # An evicted pod is tried again; one whose experiments failed has said so in the results.
+  backoffLimitPerIndex: 4
+  podFailurePolicy:
+    rules:
+      - action: FailIndex
+        onExitCodes:
+          containerName: stemm
+          operator: In
+          values: [3]
   template:
     metadata:
       labels:
@@ -54,8 +62,7 @@ spec:
         - name: work
           persistentVolumeClaim:
             claimName: {claim}
-"#,
-            retries = 4 * pods,
+"#
         )
     }
 }

@@ -52,11 +52,11 @@ fn side_by_side(path: &Path, plan: &Plan, entries: &[Entry], parts: usize, jobs:
     let threads = (std::thread::available_parallelism().map_or(1, usize::from) / jobs).max(1);
     let (start, before) = (Instant::now(), done()?);
     let mut waiting = 0..parts;
-    let mut running: Vec<(usize, Child)> = Vec::new();
+    let mut running = Running(Vec::new());
     let mut shown = String::new();
     loop {
         let mut ended = Vec::new();
-        running.retain_mut(|(part, child)| match child.try_wait() {
+        running.0.retain_mut(|(part, child)| match child.try_wait() {
             Ok(None) => true,
             Ok(Some(status)) if status.success() || status.code() == Some(FAILED) => false,
             _ => {
@@ -68,32 +68,44 @@ fn side_by_side(path: &Path, plan: &Plan, entries: &[Entry], parts: usize, jobs:
             let log = std::fs::read_to_string(log_of(plan, part)).unwrap_or_default();
             eprintln!("\npart {part} ended early: {}", log.lines().last().unwrap_or("without a word"));
         }
-        while running.len() < jobs {
+        while running.0.len() < jobs {
             let Some(part) = waiting.next() else { break };
-            running.push((part, started(path, plan, part, parts, threads)?));
+            running.0.push((part, started(path, plan, part, parts, threads)?));
         }
         let now = done()?;
-        let left = match (now - before, entries.len() - now) {
+        let left = match (now.saturating_sub(before), entries.len().saturating_sub(now)) {
             (0, _) => String::new(),
             (some, rest) => {
                 let seconds = start.elapsed().as_secs_f64() / some as f64 * rest as f64;
                 format!(", about {:.0} min left", (seconds / 60.0).ceil())
             }
         };
-        let line = format!("{now} of {} experiments, {} processes at work{left}", entries.len(), running.len());
+        let line = format!("{now} of {} experiments, {} processes at work{left}", entries.len(), running.0.len());
         if line != shown {
             let again = std::io::stderr().is_terminal();
             eprint!("{}{line}{}", if again { "\r\x1b[K" } else { "" }, if again { "" } else { "\n" });
             let _ = std::io::stderr().flush();
             shown = line;
         }
-        if running.is_empty() && waiting.is_empty() {
+        if running.0.is_empty() && waiting.is_empty() {
             break;
         }
         std::thread::sleep(Duration::from_millis(500));
     }
     eprintln!();
     Ok(())
+}
+
+/// Processes by the number of their part; none of them stays when the sweep ends early.
+struct Running(Vec<(usize, Child)>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        for (_, child) in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
 }
 
 fn log_of(plan: &Plan, part: usize) -> PathBuf {

@@ -156,9 +156,10 @@ impl What {
                 let plan = Plan::load(&work.plan)?;
                 let models = Plan::models(&plan.entries()?);
                 let own = Part::new(work.index, work.of)?.of(&models)?;
-                plan.train(own, device(), Progress::default())?;
-                println!("models trained: {}", own.len());
-                Ok(ExitCode::SUCCESS)
+                let failed = plan.train(own, device(), Progress::default())?;
+                failed.iter().for_each(|error| println!("failed: {error}"));
+                println!("models trained: {}, of them failed: {}", own.len(), failed.len());
+                Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED as u8) })
             }
             What::Status { plan: path, missing } => {
                 let plan = Plan::load(&path)?;

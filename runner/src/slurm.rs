@@ -32,7 +32,8 @@ pub fn sweep(path: &Path, dry: bool) -> Result<ExitCode> {
         let mut submit = Command::new("sbatch");
         submit.arg("--parsable");
         if let Some(job) = &before {
-            submit.arg(format!("--dependency=afterok:{job}"));
+            // Not `afterok`, by which one model that cannot be trained would hold up all experiments for ever: each says what it lacks.
+            submit.arg(format!("--dependency=afterany:{job}"));
         }
         let said = submit.arg(&script).output().map_err(|source| Error::File {
             action: "run",
@@ -68,6 +69,7 @@ fn text(plan: &Plan, path: &Path, what: &str, count: usize) -> Result<String> {
         ("array", format!("0-{}{at_once}", tasks - 1)),
         ("output", logs.join(format!("{what}-%a.log")).display().to_string()),
         ("open-mode", "append".to_owned()),
+        ("ntasks", "1".to_owned()),
     ];
     let further = [
         ("account", slurm.account.clone()),
@@ -79,7 +81,9 @@ fn text(plan: &Plan, path: &Path, what: &str, count: usize) -> Result<String> {
     ];
     options.extend(further.into_iter().filter_map(|(name, value)| Some((name, value?))));
     let program = std::env::current_exe().unwrap_or_else(|_| "stemm".into());
-    let lines = options.iter().map(|(name, value)| format!("#SBATCH --{name}={value}\n"));
+    let lines = options
+        .iter()
+        .map(|(name, value)| format!("#SBATCH --{name}=\"{}\"\n", value.replace('\\', "\\\\").replace('"', "\\\"")));
     let before: String = slurm.before.iter().map(|line| format!("{line}\n")).collect();
     Ok(format!(
         "#!/bin/bash\n{}#SBATCH --requeue\n{before}exec {} {what} {} --of {tasks}\n",

@@ -126,6 +126,9 @@ struct Claim {
 
 impl Claim {
     fn verdict(&self) -> &'static str {
+        if self.measured.0.is_nan() {
+            return "not measured yet";
+        }
         match (self.measured.1.is_nan(), self.holds) {
             (true, true) => "holds in the one group there is",
             (true, false) => "does not hold in the one group there is",
@@ -237,5 +240,8 @@ fn mean_and_error(values: &[f64]) -> (f64, f64) {
 }
 
 fn shown((mean, error): (f64, f64)) -> String {
+    if mean.is_nan() {
+        return "-".to_owned();
+    }
     if error.is_nan() { format!("{mean:.4}") } else { format!("{mean:.4} ± {error:.4}") }
 }

@@ -10,9 +10,9 @@ pub(crate) use format::not_a;
 pub(crate) use tensors::{Contents, RESERVED, Stored, bytes_of, digest_of, read_stored, read_tensors, write_tensors};
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -115,12 +115,12 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     }
     let folder = path.parent().unwrap_or(Path::new(""));
     std::fs::create_dir_all(folder).map_err(failed(WRITE_HINT))?;
-    // A name of its own for each write of each process, and a short one: the file's may be as long as a name can be.
-    static WRITES: AtomicU64 = AtomicU64::new(0);
-    let write = WRITES.fetch_add(1, Ordering::Relaxed);
-    let partial = folder.join(format!(".stemm-{}-{write}.partial", std::process::id()));
+    // A name of its own for each write of each process on each machine (process numbers are alike in containers), and a short one:
+    // the file's may be as long as a name can be.
+    let random = RandomState::new().build_hasher().finish();
+    let partial = folder.join(format!(".stemm-{random:016x}.partial"));
     let write = || {
-        let mut file = std::fs::File::create(&partial)?;
+        let mut file = std::fs::File::create_new(&partial)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&partial, path)

@@ -72,6 +72,16 @@ impl Method {
         }
     }
 
+    /// The folder in which it keeps its state, if it has one.
+    pub(crate) fn checkpoints(&self) -> Option<&Path> {
+        match self {
+            Method::Sinkhorn(own) => own.checkpoints.as_deref(),
+            Method::SteMm(own) => own.checkpoints.as_deref(),
+            Method::Named { method, .. } => method.checkpoints(),
+            _ => None,
+        }
+    }
+
     fn inner(&self) -> &dyn Aligner {
         match self {
             Method::Naive => &Naive,

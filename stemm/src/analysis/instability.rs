@@ -13,7 +13,7 @@ use crate::frame::{column, frame};
 use crate::network::Network;
 use crate::notebook::{Bundle, Show};
 use crate::rng::{Purpose, rng};
-use crate::train::{Fork, Trainer};
+use crate::train::{Choice, Fork, Trainer};
 
 /// Settings of an instability analysis.
 ///
@@ -22,7 +22,7 @@ use crate::train::{Fork, Trainer};
 /// let data = blobs(0, Device::Cpu)?;
 /// let analysis = Instability {
 ///     trainer: Trainer { epochs: 4, batch_size: 64, ..Trainer::default() },
-///     steps: vec![0, 10, 40],
+///     steps: vec![0, 10, 30],
 ///     seeds: vec![0, 1],
 ///     ..Instability::default()
 /// };
@@ -32,7 +32,8 @@ use crate::train::{Fork, Trainer};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Instability {
-    /// How the models are trained, to its end after every fork; with checkpoints an interrupted analysis goes on.
+    /// How the models are trained; after every fork to its last step, whatever `choice` and `patience` say, since the best epoch may lie
+    /// before the fork. With checkpoints an interrupted analysis goes on.
     pub trainer: Trainer,
     /// Steps after which a training parts in two; 0 is after the initialisation.
     pub steps: Vec<usize>,
@@ -87,13 +88,20 @@ impl Instability {
             let (value, requirement) = (format!("{:?}", self.steps), "at least one step, and none twice");
             return Err(Error::Setting { setting: "steps", value, requirement });
         }
+        let total = self.trainer.epochs.saturating_mul(data.train.batch_count(self.trainer.batch_size));
+        if let Some(step) = steps.last().filter(|&&step| step > total) {
+            let (value, requirement) = (step.to_string(), "at most `epochs` times the batches of an epoch");
+            return Err(Error::Setting { setting: "steps", value, requirement });
+        }
         let fork = |seed: u64, step: usize| {
             let mut seeds = rng(seed, Purpose::Fork(step));
             Fork { seed, step, seeds: vec![seeds.next_u64(), seeds.next_u64()] }
         };
         let all = self.seeds.iter().flat_map(|&seed| steps.iter().map(move |&step| (seed, step)));
         let forks: Vec<Fork> = all.map(|(seed, step)| fork(seed, step)).collect();
-        let models = self.trainer.forks(network, data, &forks)?.train()?.models;
+        // The best epoch may lie before the fork, where both are one.
+        let trainer = Trainer { choice: Choice::LastStep, patience: None, ..self.trainer.clone() };
+        let models = trainer.forks(network, data, &forks)?.train()?.models;
         let an_epoch = data.train.batch_count(self.trainer.batch_size) as f64;
         let rows = forks.iter().zip(models.chunks(2)).map(|(fork, pair)| {
             let curve = self.walk.curve(pair, data)?;
@@ -171,6 +179,10 @@ mod tests {
             (twins.rows[row].curve.points[first].loss - twins.rows[row].curve.points[last].loss).abs()
         };
         assert!(apart(0) > 1e-6 && apart(1) > 1e-6 && apart(5) == 0.0, "{twins:?}");
+        // Both would be the model of an epoch before the fork.
+        let best = Trainer { choice: Choice::BestEpoch, patience: Some(1), ..settings.trainer.clone() };
+        let again = Instability { trainer: best, ..settings.clone() }.run(&network, &data)?;
+        assert_eq!(format!("{:?}", again.rows), format!("{:?}", twins.rows));
         let frame = twins.frame();
         let column = |name: &str| frame.column(name).unwrap().f64().unwrap().into_no_null_iter().collect::<Vec<_>>();
         assert_eq!(column("loss_barrier_nats"), barriers);

@@ -1,17 +1,19 @@
 //! The bench on which experiments are run: it keeps models and alignments that the next experiment may share.
 
+use std::path::Path;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use tch::Device;
 
-use super::store::{Claim, Store};
+use super::store::{Claim, Store, set_aside};
 use super::{Entry, Experiment, Measured, Row};
 use crate::align::{Aligner, Alignment};
 use crate::analysis::{Curve, Hutchinson, Interpolation, ensemble};
 use crate::data::Splits;
 use crate::error::{Error, RETRAIN, Result};
 use crate::evaluate::{highest, loss_and_accuracy};
+use crate::file::digest_of;
 use crate::memory;
 use crate::network::Model;
 use crate::progress::Progress;
@@ -54,6 +56,8 @@ pub(super) struct Figures {
     barrier_points: usize,
     mean_barrier: f64,
     worst_barrier: f64,
+    /// SHA-256 of the models that were aligned.
+    models: String,
 }
 
 impl<'a> Bench<'a> {
@@ -107,9 +111,7 @@ impl<'a> Bench<'a> {
             return Ok(entry.row(row.measured)); // with the names that it has here
         }
         let measured = match self.measure(&entry.experiment) {
-            Err(error @ (Error::Interrupted { .. } | Error::File { .. } | Error::CheckpointMismatch { .. })) => {
-                return Err(error);
-            }
+            Err(error) if ends_all(&error) => return Err(error),
             other => other.map_err(|error| error.to_string()),
         };
         let row = entry.row(measured);
@@ -139,7 +141,10 @@ impl<'a> Bench<'a> {
             None => return Err(Error::Experiment { reason: "it was not aligned".into() }),
         };
         let start = Instant::now();
-        let merged = experiment.merge.merge(&aligned.models, self.data)?;
+        let merged = match aligned.models.as_slice() {
+            [alone] => alone.clone(),
+            several => experiment.merge.merge(several, self.data)?,
+        };
         let merge_seconds = start.elapsed().as_secs_f64();
         let (test_loss, test_accuracy) = loss_and_accuracy(&experiment.network, &merged.params, &self.data.test)?;
         let trace = experiment.trace.as_ref().map(|settings| -> Result<(f64, f64)> {
@@ -168,11 +173,9 @@ impl<'a> Bench<'a> {
         let models = self.models(experiment)?;
         let path = self.store.map(|store| store.alignment(hash));
         let _claim = path.as_deref().map(Claim::of).transpose()?;
+        let digest = digest_of(models.iter().flat_map(|model| model.params.all()))?;
         let known = match &path {
-            Some(path) if path.exists() => {
-                let (alignment, figures) = Alignment::load_with::<Figures>(path, &experiment.network)?;
-                Some((alignment, figures))
-            }
+            Some(path) if path.exists() => known(path, experiment, &digest)?,
             _ => None,
         };
         if let Some((alignment, figures)) = &known
@@ -184,11 +187,14 @@ impl<'a> Bench<'a> {
             Some((alignment, figures)) => (Alignment { seconds: figures.seconds, ..alignment }, figures.peak_memory),
             None => {
                 let method = experiment.method.with(experiment.seed, self.progress);
-                let method = match &path {
-                    Some(path) => method.kept_in(&path.with_extension("state")),
+                // One folder for each alignment: a checkpoint is that of one.
+                let own = method.checkpoints().map(|folder| folder.join(&hash[..16]));
+                let state = path.as_ref().map(|path| path.with_extension("state")).or(own);
+                let method = match &state {
+                    Some(state) => method.kept_in(state),
                     None => method,
                 };
-                let (alignment, peak_memory) = memory::measured(|| method.align(&models, self.data));
+                let (alignment, peak_memory) = memory::measured(|| self.healed(|| method.align(&models, self.data)));
                 (alignment?, peak_memory)
             }
         };
@@ -211,6 +217,7 @@ impl<'a> Bench<'a> {
             barrier_points: points,
             mean_barrier: barriers.iter().sum::<f64>() / barriers.len() as f64,
             worst_barrier: finite("a barrier", highest(barriers.iter().copied()))?,
+            models: digest,
         };
         if let Some(path) = &path {
             alignment.save_with(path, &experiment.network, &figures)?;
@@ -220,7 +227,7 @@ impl<'a> Bench<'a> {
     }
 
     /// The models of an experiment, trained unless they are at hand.
-    fn models(&mut self, experiment: &Experiment) -> Result<Vec<Model>> {
+    pub(super) fn models(&mut self, experiment: &Experiment) -> Result<Vec<Model>> {
         let training = experiment.training();
         let seeds = &experiment.models;
         // Those of another group are not needed again.
@@ -232,34 +239,70 @@ impl<'a> Bench<'a> {
         found.map(|(_, _, model)| model.clone().map_err(|reason| Error::Experiment { reason })).collect()
     }
 
+    /// What some work gives, once the checkpoints in the store that it cannot go on from are out of its way.
+    fn healed<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
+        loop {
+            match work() {
+                Err(Error::Corrupt { path, .. } | Error::CheckpointMismatch { path, .. })
+                    if self.store.is_some_and(|store| store.holds(&path)) =>
+                {
+                    set_aside(&path)?;
+                }
+                other => return other,
+            }
+        }
+    }
+
     /// Trains the models of an experiment that are missing.
-    pub(super) fn train(&mut self, experiment: &Experiment, training: &str) -> Result<()> {
+    fn train(&mut self, experiment: &Experiment, training: &str) -> Result<()> {
         let at_hand = |seed: &&u64| !self.models.iter().any(|(_, own, _)| own == *seed);
         let missing: Vec<u64> = experiment.models.iter().filter(at_hand).copied().collect();
         if missing.is_empty() {
             return Ok(());
         }
-        let checkpoints = self.store.map(|store| store.models(training));
+        let own = || experiment.trainer.checkpoints.clone();
+        let checkpoints = self.store.map(|store| store.models(training)).or_else(own);
         // In one order, so that no two processes wait for each other.
         let mut sorted = missing.clone();
         sorted.sort_unstable();
         let claim = |folder: &std::path::PathBuf| {
             sorted.iter().map(|seed| Claim::of(&folder.join(format!("seed{seed}")))).collect::<Result<Vec<_>>>()
         };
-        let _claims = checkpoints.as_ref().map(claim).transpose()?;
+        let _claims = self.store.and(checkpoints.as_ref()).map(claim).transpose()?;
         let (devices, at_once, progress) = (self.devices.clone(), self.at_once, self.progress);
         let trainer = Trainer { checkpoints, devices, at_once, progress, ..experiment.trainer.clone() };
-        let models: Vec<Outcome<Model>> = match trainer.train(&experiment.network, self.data, &missing) {
+        let train = |seeds: &[u64]| self.healed(|| trainer.train(&experiment.network, self.data, seeds));
+        let models: Vec<Outcome<Model>> = match train(&missing) {
             Ok(training) => training.models.into_iter().map(Ok).collect(),
-            // Whoever shares them need not try again.
-            Err(error @ (Error::NonFinite { .. } | Error::OutOfMemory(_))) => {
-                vec![Err(error.to_string()); missing.len()]
+            // One of them, or all together: the others are worth having. Whoever shares them need not try again.
+            Err(Error::NonFinite { .. } | Error::OutOfMemory(_)) => {
+                let alone = missing.iter().map(|&seed| uninterrupted(train(&[seed]).map(|own| own.models)));
+                let alone = alone.collect::<Result<Vec<Outcome<Vec<Model>>>>>()?;
+                let lost = || "its training gave no model".to_owned();
+                alone.into_iter().map(|own| own.and_then(|mut models| models.pop().ok_or_else(lost))).collect()
             }
             Err(error) => return Err(error),
         };
         self.models.extend(missing.into_iter().zip(models).map(|(seed, model)| (training.to_owned(), seed, model)));
         Ok(())
     }
+}
+
+/// The stored alignment of these very models, if it can be read.
+fn known(path: &Path, experiment: &Experiment, digest: &str) -> Result<Option<(Alignment, Figures)>> {
+    match Alignment::load_with::<Figures>(path, &experiment.network) {
+        Ok((alignment, figures)) => Ok((figures.models == digest).then_some((alignment, figures))),
+        Err(error @ Error::File { .. }) => Err(error),
+        Err(_) => {
+            set_aside(path)?;
+            Ok(None)
+        }
+    }
+}
+
+/// Whether an error is none of the experiment, but of whatever runs it.
+fn ends_all(error: &Error) -> bool {
+    matches!(error, Error::Interrupted { .. } | Error::File { .. })
 }
 
 fn finite(what: &str, value: f64) -> Result<f64> {
@@ -272,7 +315,7 @@ fn finite(what: &str, value: f64) -> Result<f64> {
 /// An interrupt ends the work, and so does a disk that cannot be written to; every other error is one of the row.
 fn uninterrupted<T>(result: Result<T>) -> Result<Outcome<T>> {
     match result {
-        Err(error @ (Error::Interrupted { .. } | Error::File { .. } | Error::CheckpointMismatch { .. })) => Err(error),
+        Err(error) if ends_all(&error) => Err(error),
         other => Ok(other.map_err(|error| error.to_string())),
     }
 }

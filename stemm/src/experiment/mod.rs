@@ -82,6 +82,9 @@ pub enum Data {
     Given(String),
 }
 
+/// Grows by a letter when the same settings come to give other results, so that those of before are not taken for them.
+const RESULTS: &str = "";
+
 /// An experiment with what tables say of it.
 #[derive(Clone, Debug)]
 pub struct Entry {
@@ -98,7 +101,7 @@ pub struct Entry {
 impl Experiment {
     /// SHA-256 of all that decides its figures, in hexadecimal.
     pub fn hash(&self) -> String {
-        file::sha256(file::to_json(self).as_bytes())
+        file::sha256(format!("{}{RESULTS}", file::to_json(self)).as_bytes())
     }
 
     /// The same for its models, but for their seeds.
@@ -108,7 +111,8 @@ impl Experiment {
 
     /// The same for its alignment.
     pub(crate) fn alignment(&self) -> String {
-        file::sha256(file::to_json(&(self.training(), &self.models, &self.method, self.seed)).as_bytes())
+        let decides = (self.training(), &self.models, &self.method, self.seed);
+        file::sha256(format!("{}{RESULTS}", file::to_json(&decides)).as_bytes())
     }
 }
 
@@ -128,8 +132,8 @@ fn size_of(network: &Network) -> u64 {
 impl Entry {
     /// Whether both are of one group of models.
     pub fn shares_models_with(&self, other: &Entry) -> bool {
-        let label = |entry: &Entry| (entry.data.clone(), entry.network.clone(), entry.group);
-        label(self) == label(other)
+        let (own, others) = (&self.experiment, &other.experiment);
+        self.group == other.group && own.data == others.data && own.network == others.network
     }
 
     /// A row of it without figures yet.

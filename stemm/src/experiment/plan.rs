@@ -9,6 +9,7 @@ use tch::Device;
 use super::{Bench, Data, Entry, Experiment, Outcome, Published, Row, Status, Store, Tournament, Verdicts};
 use crate::align::Method;
 use crate::analysis::{Hutchinson, distinct};
+use crate::device::cuda_devices;
 use crate::error::{Error, Result};
 use crate::file;
 use crate::merge::Merging;
@@ -195,6 +196,15 @@ impl Plan {
                 return Err(Error::Setting { setting, value: "[]".into(), requirement: "at least one" });
             }
         }
+        for (setting, names) in [
+            ("data", self.data.iter().map(Published::to_string).collect::<Vec<_>>()),
+            ("networks", self.networks.iter().map(Architecture::to_string).collect()),
+        ] {
+            if distinct(&names).len() < names.len() {
+                let requirement = "none of them twice";
+                return Err(Error::Setting { setting, value: names.join("; "), requirement });
+            }
+        }
         let mut entries = Vec::new();
         for data in &self.data {
             for architecture in &self.networks {
@@ -210,7 +220,7 @@ impl Plan {
                     trace: self.trace.clone(),
                     ..Tournament::new(architecture.network()?)
                 };
-                let name = data.set.to_string();
+                let name = data.to_string();
                 entries.extend(tournament.entries(&Data::Published(data.clone()), &name, &architecture.to_string())?);
             }
         }
@@ -225,7 +235,6 @@ impl Plan {
         let store = Store::open(&self.results)?;
         let mut rows: Vec<Row> = Vec::new();
         self.with_data(entries, device.into(), &store, |bench, own| {
-            bench.set_up_as(&self.trainer);
             rows.extend(bench.run_all(own, progress)?);
             Ok(())
         })?;
@@ -251,17 +260,28 @@ impl Plan {
         found.into_iter().map(|(_, _, entry)| entry).collect()
     }
 
-    /// Trains the models of some entries, as [`Plan::models`] gives them, and leaves them in the folder of results.
+    /// Trains the models of some entries, as [`Plan::models`] gives them, and leaves them in the folder of results. Gives the errors of
+    /// those that cannot be trained.
     ///
     /// # Errors
     /// As [`Plan::run`].
-    pub fn train(&self, models: &[Entry], device: impl Into<Device>, progress: Progress) -> Result<()> {
+    pub fn train(&self, models: &[Entry], device: impl Into<Device>, progress: Progress) -> Result<Vec<String>> {
         let store = Store::open(&self.results)?;
+        let mut failed = Vec::new();
         self.with_data(models, device.into(), &store, |bench, own| {
-            bench.set_up_as(&self.trainer);
             bench.progress = progress;
-            own.iter().try_for_each(|entry| bench.train(&entry.experiment, &entry.experiment.training()))
-        })
+            for entry in own {
+                // Whoever needs the others need not wait for the error of one.
+                if let Err(error) = bench.models(&entry.experiment) {
+                    match error {
+                        Error::Experiment { .. } => failed.push(error.to_string()),
+                        other => return Err(other),
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        Ok(failed)
     }
 
     /// Does something on a bench for each run of entries with the same data and network.
@@ -280,7 +300,11 @@ impl Plan {
             let Data::Published(published) = &experiment.data else { continue };
             let data = published.load(&self.data_folder, device, &experiment.network)?;
             experiment.network.check_splits(&data)?;
-            work(&mut Bench::kept_in(&data, store), own)?;
+            let mut bench = Bench::kept_in(&data, store);
+            if device != Device::Cpu {
+                bench.devices = cuda_devices();
+            }
+            work(&mut bench, own)?;
         }
         Ok(())
     }

@@ -87,10 +87,31 @@ impl Published {
     }
 }
 
+/// Its name, with all in which it differs from the whole set as it is published.
+impl std::fmt::Display for Published {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        write!(f, "{}", self.set)?;
+        if let Some([train, rest]) = self.samples {
+            write!(f, ", {train} + {rest}")?;
+        }
+        if let Some([mean, std]) = &self.normalisation {
+            write!(f, ", normalised by {mean:?} {std:?}")?;
+        }
+        let Augmentation { flip, crop_padding } = self.augmentation;
+        if flip {
+            f.write_str(", flipped")?;
+        }
+        if crop_padding > 0 {
+            write!(f, ", cropped by {crop_padding}")?;
+        }
+        Ok(())
+    }
+}
+
 impl std::fmt::Display for DataSet {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         f.write_str(match self {
-            DataSet::Blobs(_) => "blobs",
+            DataSet::Blobs(seed) => return write!(f, "blobs {seed}"),
             DataSet::Mnist => "MNIST",
             DataSet::FashionMnist => "Fashion-MNIST",
             DataSet::Cifar10 => "CIFAR-10",

@@ -1,10 +1,13 @@
 //! Where experiments keep what they made: a folder that any number of processes can share.
 //!
-//!     <hash of the experiment>.parquet             its row, once it is there
-//!     <hash of the experiment>.failed              the error of its last try
-//!     models/<hash of the training>/seed7.safetensors   checkpoints and models
-//!     alignments/<hash>.safetensors                permutations, with what was measured along the way
-//!     *.parquet of other names                     rows that were gathered
+//! ```text
+//! <hash of the experiment>.parquet                  its row, once it is there
+//! <hash of the experiment>.failed                   the error of its last try
+//! models/<hash of the training>/seed7.safetensors   checkpoints and models
+//! alignments/<hash>.safetensors                     permutations, with what was measured along the way
+//! *.parquet of other names                          rows that were gathered
+//! *.damaged                                         what could not be read, and was made anew
+//! ```
 //!
 //! Everything is written atomically, and everything is named by what decides it: whoever comes second finds it or makes the same.
 
@@ -65,10 +68,14 @@ impl Store {
     /// The row of an experiment, if it is there.
     pub(super) fn row(&self, hash: &str) -> Result<Option<Row>> {
         let path = self.row_path(hash);
-        match path.exists() {
-            true => Ok(rows::load(&path)?.pop()),
-            false => Ok(self.gathered.get(hash).cloned()),
+        if path.exists() {
+            match rows::load(&path) {
+                Ok(rows) => return Ok(rows.into_iter().find(|row| row.experiment == hash)),
+                Err(Error::Corrupt { .. }) => set_aside(&path)?,
+                Err(error) => return Err(error),
+            }
         }
+        Ok(self.gathered.get(hash).cloned())
     }
 
     /// Keeps a row, or the error of one.
@@ -125,9 +132,24 @@ impl Store {
         self.folder.join("alignments").join(format!("{}.safetensors", &hash[..32]))
     }
 
+    pub(super) fn holds(&self, path: &Path) -> bool {
+        path.starts_with(&self.folder)
+    }
+
     fn row_path(&self, hash: &str) -> PathBuf {
         self.folder.join(format!("{hash}.parquet"))
     }
+}
+
+/// Moves a file that cannot be used out of the way, so that what should be in it is made anew.
+pub(super) fn set_aside(path: &Path) -> Result<()> {
+    let aside = path.with_added_extension("damaged");
+    std::fs::rename(path, &aside).map_err(|source| Error::File {
+        action: "move aside",
+        path: path.into(),
+        source,
+        hint: "give `results` a folder that can be written to",
+    })
 }
 
 /// Holds what no other process may make at the same time; the system releases it, however this process ends.

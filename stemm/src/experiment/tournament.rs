@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::merge::Merging;
 use crate::network::Network;
 use crate::progress::Progress;
-use crate::train::{Trainer, positive, within};
+use crate::train::{Trainer, within};
 
 /// Settings of a tournament: every method aligns the first `n` models of every group, and every merge makes one of them.
 ///
@@ -60,6 +60,9 @@ pub struct Tournament {
     /// Where progress is shown.
     pub progress: Progress,
 }
+
+/// Experiments of a tournament, at most.
+const MOST: usize = 1_000_000;
 
 impl Tournament {
     /// A tournament of all methods that take no gradients, and STE-MM, by the mean of 2, 3 and 5 models of five groups.
@@ -147,7 +150,7 @@ impl Tournament {
 
     fn check(&self) -> Result<()> {
         self.trainer.check(&[self.first_seed])?;
-        positive("groups", self.groups)?;
+        within("groups", self.groups, 1)?;
         within("barrier_points", self.barrier_points, 2)?;
         let names: Vec<&str> = self.methods.iter().map(|method| method.name()).collect();
         let merges: Vec<String> = self.merges.iter().map(Merging::to_string).collect();
@@ -162,6 +165,12 @@ impl Tournament {
         if self.counts.is_empty() || self.counts.contains(&0) {
             let (value, requirement) = (format!("{:?}", self.counts), "at least one number, each at least 1");
             return Err(Error::Setting { setting: "counts", value, requirement });
+        }
+        self.counts.iter().try_for_each(|&count| within("counts", count, 1))?;
+        let lists = [self.counts.len(), self.methods.len(), self.merges.len(), self.seeds.len()];
+        if lists.iter().try_fold(self.groups, |all, &length| all.checked_mul(length)).is_none_or(|all| all > MOST) {
+            let (value, requirement) = (self.groups.to_string(), "few enough for a million experiments in all");
+            return Err(Error::Setting { setting: "groups", value, requirement });
         }
         if self.seeds.is_empty() {
             let (value, requirement) = ("none".to_owned(), "at least one seed for the methods");
