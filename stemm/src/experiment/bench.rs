@@ -32,12 +32,12 @@ pub struct Bench<'a> {
     /// Models trained side by side, as [`Trainer::at_once`].
     pub at_once: Option<usize>,
     /// The models of the training that is at work, or why there are none.
-    models: Vec<(String, u64, Outcome<Model>)>,
-    aligned: Option<(String, Outcome<Aligned>)>,
+    models: Vec<(String, u64, OrReason<Model>)>,
+    aligned: Option<(String, OrReason<Aligned>)>,
 }
 
 /// What came out, or the words of the error that a row holds.
-type Outcome<T> = std::result::Result<T, String>;
+type OrReason<T> = std::result::Result<T, String>;
 
 /// Models that one method aligned, and what every merge of them shares.
 #[derive(Debug)]
@@ -127,7 +127,7 @@ impl<'a> Bench<'a> {
     /// Settings out of range, data that do not fit, losses that are not finite, an interrupt.
     pub fn measure(&mut self, experiment: &Experiment) -> Result<Measured> {
         let hash = experiment.alignment();
-        let ready = |own: &(String, Outcome<Aligned>)| {
+        let ready = |own: &(String, OrReason<Aligned>)| {
             let points = own.1.as_ref().map_or(experiment.barrier_points, |own| own.figures.barrier_points);
             own.0 == hash && points == experiment.barrier_points
         };
@@ -272,12 +272,12 @@ impl<'a> Bench<'a> {
         let (devices, at_once, progress) = (self.devices.clone(), self.at_once, self.progress);
         let trainer = Trainer { checkpoints, devices, at_once, progress, ..experiment.trainer.clone() };
         let train = |seeds: &[u64]| self.healed(|| trainer.train(&experiment.network, self.data, seeds));
-        let models: Vec<Outcome<Model>> = match train(&missing) {
+        let models: Vec<OrReason<Model>> = match train(&missing) {
             Ok(training) => training.models.into_iter().map(Ok).collect(),
             // One of them, or all together: the others are worth having. Whoever shares them need not try again.
             Err(Error::NonFinite { .. } | Error::OutOfMemory(_)) => {
                 let alone = missing.iter().map(|&seed| uninterrupted(train(&[seed]).map(|own| own.models)));
-                let alone = alone.collect::<Result<Vec<Outcome<Vec<Model>>>>>()?;
+                let alone = alone.collect::<Result<Vec<OrReason<Vec<Model>>>>>()?;
                 let lost = || "its training gave no model".to_owned();
                 alone.into_iter().map(|own| own.and_then(|mut models| models.pop().ok_or_else(lost))).collect()
             }
@@ -313,7 +313,7 @@ fn finite(what: &str, value: f64) -> Result<f64> {
 }
 
 /// An interrupt ends the work, and so does a disk that cannot be written to; every other error is one of the row.
-fn uninterrupted<T>(result: Result<T>) -> Result<Outcome<T>> {
+fn uninterrupted<T>(result: Result<T>) -> Result<OrReason<T>> {
     match result {
         Err(error) if ends_all(&error) => Err(error),
         other => Ok(other.map_err(|error| error.to_string())),
