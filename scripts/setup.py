@@ -220,21 +220,26 @@ def torch_sys_folder() -> Path:
 
 def kernel_key() -> str:
     """Changes with whatever is compiled into the kernel's template."""
-    crate = ROOT / "stemm"
-    sources = [path for part in ["src", "assets"] for path in sorted((crate / part).rglob("*")) if path.is_file()]
     rustc = printed_by_rustc("--version").encode()
     scripts = [ROOT / "scripts" / name for name in ["environment.py", "setup.py", "warm_up.py", "session.py"]]
-    files = [ROOT / "Cargo.lock", ROOT / "Cargo.toml", crate / "Cargo.toml", *scripts, *sources]
-    parts = [path.read_bytes() for path in files]
+    parts = [path.read_bytes() for path in [*crate_files(), *scripts]]
     # What kernels note of cargo's decisions (kernel/src/tools.rs) is part of the template.
     return digest(str(ROOT).encode(), rustc, front_key().encode(), *parts)
 
 
+def crate_files() -> list[Path]:
+    """What the crate is compiled from."""
+    crate = ROOT / "stemm"
+    return [ROOT / "Cargo.lock", ROOT / "Cargo.toml", crate / "Cargo.toml", *files_in(crate / "src"), *files_in(crate / "assets")]
+
+
+def files_in(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
 def runner_key() -> str:
-    folders = [ROOT / "stemm" / "src", ROOT / "stemm" / "assets", ROOT / "runner"]
-    sources = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
-    files = [ROOT / "Cargo.lock", ROOT / "Cargo.toml", ROOT / "stemm" / "Cargo.toml", *sources]
-    return digest(printed_by_rustc("--version").encode(), *(path.read_bytes() for path in files))
+    sources = [*crate_files(), *files_in(ROOT / "runner")]
+    return digest(printed_by_rustc("--version").encode(), *(path.read_bytes() for path in sources))
 
 
 def build_runner() -> None:

@@ -1,11 +1,16 @@
 //! Data are checked at the door: what does not fit a network, or is not what it seems, gets its own clear error before
 //! anything is computed from it.
 
-use std::path::{Path, PathBuf};
+#[path = "shared/folder.rs"]
+mod shared;
+
+use std::path::Path;
 
 use stemm::Error;
 use stemm::data::read_idx;
 use stemm::prelude::*;
+
+use shared::folder;
 
 const CPU: Device = Device::Cpu;
 
@@ -233,12 +238,6 @@ fn parts_that_were_normalised_differently_are_refused() {
     assert!(train(&plain.normalised(&[0.5], &[0.25]).unwrap()).is_ok());
 }
 
-fn folder(name: &str) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("stemm-data-{name}-{}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&folder);
-    folder
-}
-
 fn picture(path: &Path, value: u8) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     image::RgbImage::from_pixel(4, 4, image::Rgb([value; 3])).save(path).unwrap();
@@ -246,7 +245,7 @@ fn picture(path: &Path, value: u8) {
 
 #[test]
 fn what_programs_leave_in_a_folder_is_no_class_and_no_image() {
-    let folder = folder("left");
+    let folder = folder("data-left");
     for (class, value) in [("cat", 10), ("dog", 20)] {
         picture(&folder.join(class).join("x.png"), value);
         picture(&folder.join(class).join("deeper/still/y.png"), value);
@@ -268,7 +267,7 @@ fn what_programs_leave_in_a_folder_is_no_class_and_no_image() {
 
 #[test]
 fn every_format_that_the_image_crate_reads_is_read() {
-    let folder = folder("formats");
+    let folder = folder("data-formats");
     let formats = ["png", "jpg", "jpeg", "webp", "bmp", "tif", "tiff", "gif", "PNG", "ppm"];
     for format in formats {
         picture(&folder.join("only").join(format!("x_{format}.{format}")), 128);
@@ -282,7 +281,7 @@ fn every_format_that_the_image_crate_reads_is_read() {
 
 #[test]
 fn parts_with_different_classes_are_refused_by_name_and_one_list_serves_both() {
-    let folder = folder("parts");
+    let folder = folder("data-parts");
     for class in ["0", "180", "270", "90"] {
         for number in 0..3 {
             picture(&folder.join("train").join(class).join(format!("{number}.png")), 10);
@@ -313,7 +312,7 @@ fn parts_with_different_classes_are_refused_by_name_and_one_list_serves_both() {
 
 #[test]
 fn a_class_without_images_is_named() {
-    let folder = folder("empty-class");
+    let folder = folder("data-empty-class");
     picture(&folder.join("cat/x.png"), 1);
     std::fs::create_dir_all(folder.join("dog")).unwrap();
     let error = image_folder(&folder, [1, 4, 4], CPU).unwrap_err();
@@ -323,7 +322,7 @@ fn a_class_without_images_is_named() {
 
 #[test]
 fn torchvisions_folders_and_the_folder_itself_are_looked_into() {
-    let folder = folder("torchvision");
+    let folder = folder("data-torchvision");
     // Files that are not the published ones: the message tells which were found.
     let reads = [false, true]
         .map(|fashion| move |folder: &Path| if fashion { fashion_mnist(folder, CPU) } else { mnist(folder, CPU) });

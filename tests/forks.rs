@@ -1,29 +1,13 @@
 //! Trainings that begin elsewhere than at their seed's initial values.
 
-use std::path::PathBuf;
+mod shared;
 
 use stemm::prelude::*;
 
-fn folder(name: &str) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("stemm-{name}-{}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&folder);
-    folder
-}
-
-fn network() -> Network {
-    Network::mlp(&[16, 24, 24, 4]).unwrap()
-}
-
-fn trainer(epochs: usize) -> Trainer {
-    Trainer { epochs, batch_size: 64, ..Trainer::default() }
-}
+use shared::{equal_bits, folder, network, trainer};
 
 fn data() -> Splits {
     blobs(0, Device::Cpu).unwrap()
-}
-
-fn equal_bits(a: &Model, b: &Model) -> bool {
-    a.params.iter().zip(b.params.iter()).all(|((name, x), (other, y))| name == other && x == y)
 }
 
 #[test]

@@ -1,16 +1,13 @@
 //! Long work besides training: what was stopped goes on to the bits of what ran through.
 
-use std::path::PathBuf;
+#[path = "shared/folder.rs"]
+mod shared;
 
 use stemm::Error;
 use stemm::analysis::Barriers;
 use stemm::prelude::*;
 
-fn folder(name: &str) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("stemm-resume-{name}-{}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&folder);
-    folder
-}
+use shared::folder;
 
 /// A network with batch norm and dropout, whose masks depend on the step.
 fn network() -> Network {
@@ -45,7 +42,7 @@ fn timeless(alignment: &Alignment) -> String {
 fn ste_mm_goes_on_where_it_was() {
     let (data, models) = models(&[0, 1, 2]);
     for choice in [Choice::BestEpoch, Choice::LastStep] {
-        let folder = folder("ste-mm");
+        let folder = folder("resume-ste-mm");
         let plain = |epochs| SteMm { epochs, batch_size: 64, learning_rate: 0.03, choice, ..SteMm::default() };
         let kept = |epochs| SteMm { checkpoints: Some(folder.clone()), ..plain(epochs) };
         let straight = plain(6).align(&models, &data).unwrap();
@@ -68,7 +65,7 @@ fn ste_mm_goes_on_where_it_was() {
 fn sinkhorn_goes_on_where_it_was() {
     let (data, models) = models(&[0, 1, 2]);
     for loss in [SinkhornLoss::Distance, SinkhornLoss::Random] {
-        let folder = folder("sinkhorn");
+        let folder = folder("resume-sinkhorn");
         let plain = |steps| Sinkhorn { steps, loss, batch_size: 64, ..Sinkhorn::default() };
         let kept = |steps| Sinkhorn { checkpoints: Some(folder.clone()), ..plain(steps) };
         let straight = plain(60).align(&models, &data).unwrap();
@@ -86,7 +83,7 @@ fn sinkhorn_goes_on_where_it_was() {
 #[test]
 fn a_curve_goes_on_where_it_was() {
     let (data, models) = models(&[0, 1]);
-    let folder = folder("curve");
+    let folder = folder("resume-curve");
     let plain = |epochs| Bezier { epochs, batch_size: 64, points: 5, repair: Repair::Off, ..Bezier::default() };
     let kept = |epochs| Bezier { checkpoints: Some(folder.clone()), ..plain(epochs) };
     let points = |barriers: &Barriers| format!("{:?}", barriers.curves);
@@ -103,7 +100,7 @@ fn a_curve_goes_on_where_it_was() {
 #[test]
 fn checkpoints_of_other_models_data_and_settings_are_named_and_kept() {
     let (data, models) = models(&[0, 1, 2, 3]);
-    let folder = folder("other");
+    let folder = folder("resume-other");
     let kept = |seed| SteMm { epochs: 1, batch_size: 64, seed, checkpoints: Some(folder.clone()), ..SteMm::default() };
     kept(0).align(&models[..2], &data).unwrap();
     let file = folder.join("ste-mm.safetensors");

@@ -1,15 +1,12 @@
 """A sweep on a real Slurm: a task and a node are killed in the middle, and the table is that of a run on one machine, bit by bit."""
 
-import csv
-import os
 import subprocess
-from pathlib import Path
 
 import pytest
 
 import slurm_cluster
+from conftest import timeless
 
-ROOT = Path(__file__).resolve().parent.parent
 PLAN = """
 results = "{results}"
 data = [{{ set = {{ Blobs = 0 }} }}]
@@ -26,27 +23,10 @@ batch_size = 64
 cpus = 1
 tasks = 12
 """
-# What differs from run to run.
-TIMES = {"seconds", "merge_seconds", "peak_memory_mb"}
-
-
-@pytest.fixture(scope="session")
-def stemm() -> Path:
-    """The runner, compiled."""
-    subprocess.run(["cargo", "build", "--quiet", "--locked", "--package", "stemm-runner"], cwd=ROOT, check=True)
-    return Path(os.environ["CARGO_TARGET_DIR"]) / "debug" / "stemm"
-
-
-def rows(path: Path) -> list[dict]:
-    with open(path, newline="") as file:
-        return [{name: value for name, value in row.items() if name not in TIMES} for row in csv.DictReader(file)]
 
 
 @pytest.mark.skipif(slurm_cluster.missing() is not None, reason=f"no Slurm: {slurm_cluster.missing()}")
-def test_a_sweep_that_loses_a_task_and_a_node_gives_the_table_of_one_machine(stemm, tmp_path, monkeypatch):
-    # The same number of threads everywhere, and so the same bits.
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("RAYON_NUM_THREADS", "1")
+def test_a_sweep_that_loses_a_task_and_a_node_gives_the_table_of_one_machine(stemm, tmp_path, one_thread):
     plans = {}
     for name in ["here", "cluster"]:
         plans[name] = tmp_path / f"{name}.toml"
@@ -79,5 +59,5 @@ def test_a_sweep_that_loses_a_task_and_a_node_gives_the_table_of_one_machine(ste
         assert "in the queue: nothing" in status.stdout
     for name in plans:
         run("gather", plans[name], tmp_path / f"{name}.csv")
-    here, there = rows(tmp_path / "here.csv"), rows(tmp_path / "cluster.csv")
+    here, there = timeless(tmp_path / "here.csv"), timeless(tmp_path / "cluster.csv")
     assert len(here) == 3 * 3 * 2 * 2 and here == there

@@ -1,5 +1,8 @@
 //! The referee: the same table however often it is killed, one row a cell whatever fails, and repeats that are repeats.
 
+#[path = "shared/folder.rs"]
+mod shared;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -8,6 +11,8 @@ use stemm::Error;
 use stemm::data::Splits;
 use stemm::experiment::{Measured, Row, Verdicts};
 use stemm::prelude::*;
+
+use shared::folder;
 
 fn tournament(results: Option<PathBuf>) -> Tournament {
     let quiet = Progress::Silent;
@@ -27,12 +32,6 @@ fn tournament(results: Option<PathBuf>) -> Tournament {
         progress: quiet,
         ..Tournament::new(Network::mlp(&[16, 24, 16, 4]).unwrap())
     }
-}
-
-fn folder(name: &str) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("stemm-tournament-{name}-{}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&folder);
-    folder
 }
 
 /// Rows without what differs from run to run.
@@ -73,7 +72,7 @@ fn killed_at_any_moment_and_started_again_it_gives_the_table_of_one_run() {
     let straight = tournament(None).run(&data).unwrap();
     assert_eq!(straight.rows.len(), 2 * 2 * 3 * 2 * 2);
     assert!(straight.rows.iter().all(|row| row.measured.is_ok()));
-    let path = folder("killed");
+    let path = folder("tournament-killed");
     // Until it comes through; each time a little later.
     let kills = (0..60).map(|round| killed_after(60 + 40 * round, &path)).take_while(|killed| *killed).count();
     assert!(kills >= 2, "never killed on its way");
@@ -87,7 +86,7 @@ fn killed_at_any_moment_and_started_again_it_gives_the_table_of_one_run() {
 
 #[test]
 fn rows_of_other_data_and_settings_are_kept_and_not_taken() {
-    let path = folder("other");
+    let path = folder("tournament-other");
     let first = Tournament { groups: 1, seeds: vec![0], ..tournament(Some(path.clone())) };
     let own = first.run(&blobs(0, Device::Cpu).unwrap()).unwrap();
     let others = first.run(&blobs(1, Device::Cpu).unwrap()).unwrap();
@@ -105,7 +104,7 @@ fn rows_of_other_data_and_settings_are_kept_and_not_taken() {
 #[test]
 fn rows_that_another_tournament_measured_are_numbered_as_this_one_counts() {
     let data = blobs(0, Device::Cpu).unwrap();
-    let path = folder("numbered");
+    let path = folder("tournament-numbered");
     let small = |counts: Vec<usize>, groups, methods: Vec<Method>| Tournament {
         counts,
         groups,
@@ -126,7 +125,7 @@ fn rows_that_another_tournament_measured_are_numbered_as_this_one_counts() {
 #[test]
 fn a_further_merge_leaves_what_was_measured() {
     let data = blobs(0, Device::Cpu).unwrap();
-    let path = folder("further");
+    let path = folder("tournament-further");
     let with = |merges| Tournament { merges, groups: 1, ..tournament(Some(path.clone())) }.run(&data).unwrap();
     let first = with(vec![Merging::Mean]);
     let both = with(vec![Merging::Mean, Merging::RegMean(RegMean::default())]);
@@ -174,7 +173,7 @@ fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
 #[test]
 fn what_is_damaged_in_the_results_is_set_aside_and_made_anew() {
     let data = blobs(0, Device::Cpu).unwrap();
-    let path = folder("damaged");
+    let path = folder("tournament-damaged");
     let run = || tournament(Some(path.clone())).run(&data).unwrap();
     let whole = figures(&run());
     let models = std::fs::read_dir(path.join("models")).unwrap().next().unwrap().unwrap().path();
@@ -196,7 +195,7 @@ fn what_is_damaged_in_the_results_is_set_aside_and_made_anew() {
 #[test]
 fn an_alignment_of_other_models_is_not_taken() {
     let data = blobs(0, Device::Cpu).unwrap();
-    let path = folder("stale");
+    let path = folder("tournament-stale");
     let small = || Tournament {
         counts: vec![3],
         methods: vec![WeightMatching::default().into()],
@@ -216,7 +215,7 @@ fn an_alignment_of_other_models_is_not_taken() {
 #[test]
 fn one_model_that_is_lost_takes_no_other_along() {
     let data = blobs(0, Device::Cpu).unwrap();
-    let path = folder("lost");
+    let path = folder("tournament-lost");
     let run = || tournament(Some(path.clone())).run(&data).unwrap();
     let whole = run();
     let models = std::fs::read_dir(path.join("models")).unwrap().next().unwrap().unwrap().path();
@@ -261,7 +260,7 @@ impl Aligner for Fails {
 
 #[test]
 fn a_cell_that_fails_has_a_row_with_its_error_and_is_tried_again() {
-    let path = folder("fails");
+    let path = folder("tournament-fails");
     let mended = std::env::temp_dir().join(format!("stemm-mended-{}", std::process::id()));
     let _ = std::fs::remove_file(&mended);
     let run = || {
@@ -354,7 +353,7 @@ fn settings_that_cannot_work_are_refused_by_name() {
         let error = wrong.run(&data).unwrap_err();
         assert!(matches!(&error, Error::Setting { setting, .. } if *setting == name), "{name}: {error}");
     }
-    let path = folder("foreign");
+    let path = folder("tournament-foreign");
     save_parquet(&data.frame(), path.join("foreign.parquet")).unwrap();
     let error = tournament(Some(path.clone())).run(&data).unwrap_err();
     assert!(matches!(&error, Error::Corrupt { format: "table of experiments", .. }), "{error}");

@@ -1,27 +1,11 @@
 //! Training: the same seed gives the same bits, and an interrupted training ends where an uninterrupted one does.
 
-use std::path::PathBuf;
+mod shared;
 
 use stemm::Error;
 use stemm::prelude::*;
 
-fn folder(name: &str) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("stemm-{name}-{}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&folder);
-    folder
-}
-
-fn network() -> Network {
-    Network::mlp(&[16, 24, 24, 4]).unwrap()
-}
-
-fn trainer(epochs: usize) -> Trainer {
-    Trainer { epochs, batch_size: 64, ..Trainer::default() }
-}
-
-fn equal_bits(a: &Model, b: &Model) -> bool {
-    a.params.iter().zip(b.params.iter()).all(|((name, x), (other, y))| name == other && x == y)
-}
+use shared::{equal_bits, folder, network, trainer};
 
 #[test]
 fn same_seed_same_bits_and_different_seeds_differ() {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use stemm::experiment::{Entry, Outcome, Plan, Store};
 use stemm::prelude::*;
 
-use crate::FAILED;
+use crate::{FAILED, end, say, unwritable};
 
 /// Threads for which a process of its own pays.
 const THREADS: usize = 2;
@@ -28,9 +28,8 @@ pub fn sweep(path: &Path, jobs: Option<usize>) -> stemm::Result<ExitCode> {
         side_by_side(path, &plan, &entries, parts, jobs)?;
     }
     let status = plan.status()?;
-    println!("{status}");
-    status.errors.iter().take(10).for_each(|(number, error)| println!("experiment {number} failed: {error}"));
-    Ok(crate::end(&status))
+    say(&status);
+    Ok(end(&status))
 }
 
 /// Processes that cores and memory have room for; one on a GPU.
@@ -45,8 +44,9 @@ fn room() -> usize {
 
 fn side_by_side(path: &Path, plan: &Plan, entries: &[Entry], parts: usize, jobs: usize) -> stemm::Result<()> {
     let hashes: Vec<String> = entries.iter().map(|entry| entry.experiment.hash()).collect();
+    let store = Store::open(&plan.results)?;
     let done = || -> stemm::Result<usize> {
-        let outcomes = Store::open(&plan.results)?.outcomes(hashes.iter().map(String::as_str))?;
+        let outcomes = store.outcomes(hashes.iter().map(String::as_str))?;
         Ok(outcomes.into_iter().filter(|outcome| *outcome != Outcome::Missing).count())
     };
     let threads = (std::thread::available_parallelism().map_or(1, usize::from) / jobs).max(1);
@@ -58,7 +58,7 @@ fn side_by_side(path: &Path, plan: &Plan, entries: &[Entry], parts: usize, jobs:
         let mut ended = Vec::new();
         running.0.retain_mut(|(part, child)| match child.try_wait() {
             Ok(None) => true,
-            Ok(Some(status)) if status.success() || status.code() == Some(FAILED) => false,
+            Ok(Some(status)) if status.success() || status.code() == Some(i32::from(FAILED)) => false,
             _ => {
                 ended.push(*part);
                 false
@@ -115,21 +115,12 @@ fn log_of(plan: &Plan, part: usize) -> PathBuf {
 /// A process for one part; what it says is in the folder of results.
 fn started(path: &Path, plan: &Plan, part: usize, parts: usize, threads: usize) -> stemm::Result<Child> {
     let log = log_of(plan, part);
-    let failed = |action| {
-        let path = log.clone();
-        move |source| stemm::Error::File {
-            action,
-            path,
-            source,
-            hint: "give `results` a folder that can be written to",
-        }
-    };
     if let Some(folder) = log.parent() {
-        std::fs::create_dir_all(folder).map_err(failed("write"))?;
+        std::fs::create_dir_all(folder).map_err(unwritable("make", folder))?;
     }
-    let log = std::fs::File::create(&log).map_err(failed("write"))?;
-    let said = log.try_clone().map_err(failed("write"))?;
-    let program = std::env::current_exe().map_err(failed("start a process for"))?;
+    let own = std::fs::File::create(&log).map_err(unwritable("write", &log))?;
+    let said = own.try_clone().map_err(unwritable("write", &log))?;
+    let program = std::env::current_exe().map_err(unwritable("start a process for", &log))?;
     let threads = threads.to_string();
     Command::new(program)
         .args([
@@ -141,8 +132,8 @@ fn started(path: &Path, plan: &Plan, part: usize, parts: usize, threads: usize) 
         ])
         .envs([("OMP_NUM_THREADS", &threads), ("RAYON_NUM_THREADS", &threads)])
         .stdin(Stdio::null())
-        .stdout(log)
+        .stdout(own)
         .stderr(said)
         .spawn()
-        .map_err(failed("start a process for"))
+        .map_err(unwritable("start a process for", &log))
 }

@@ -5,7 +5,7 @@ mod local;
 mod part;
 mod slurm;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -124,7 +124,7 @@ struct Work {
 }
 
 /// The exit code where experiments failed.
-const FAILED: i32 = 3;
+const FAILED: u8 = 3;
 
 fn main() -> ExitCode {
     // SAFETY: there is no other thread yet. Tables are shown whole.
@@ -150,7 +150,7 @@ impl What {
                 let verdicts = plan.run(own, device(), Progress::default())?;
                 let failed = verdicts.rows.iter().filter(|row| row.measured.is_err()).count();
                 println!("experiments done: {}, of them failed: {failed}", own.len());
-                Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILED as u8) })
+                Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
             }
             What::Train(work) => {
                 let plan = Plan::load(&work.plan)?;
@@ -159,7 +159,7 @@ impl What {
                 let failed = plan.train(own, device(), Progress::default())?;
                 failed.iter().for_each(|error| println!("failed: {error}"));
                 println!("models trained: {}, of them failed: {}", own.len(), failed.len());
-                Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED as u8) })
+                Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
             }
             What::Status { plan: path, missing } => {
                 let plan = Plan::load(&path)?;
@@ -167,10 +167,8 @@ impl What {
                 if missing {
                     status.missing().iter().for_each(|number| println!("{number}"));
                 } else {
-                    println!("{}\n{status}", status.frame());
-                    for (number, error) in status.errors.iter().take(10) {
-                        println!("experiment {number} failed: {error}");
-                    }
+                    println!("{}", status.frame());
+                    say(&status);
                     slurm::queue(&plan);
                 }
                 Ok(end(&status))
@@ -192,11 +190,23 @@ impl What {
     }
 }
 
+/// How far a plan is, and the first errors.
+fn say(status: &Status) {
+    println!("{status}");
+    status.errors.iter().take(10).for_each(|(number, error)| println!("experiment {number} failed: {error}"));
+}
+
+/// The error of a file in the folder of results that cannot be made.
+fn unwritable(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> stemm::Error {
+    let path = path.to_owned();
+    move |source| stemm::Error::File { action, path, source, hint: "give `results` a folder that can be written to" }
+}
+
 /// The exit code that says how far a plan is.
 fn end(status: &Status) -> ExitCode {
     match (status.count(Outcome::Failed), status.count(Outcome::Missing)) {
         (0, 0) => ExitCode::SUCCESS,
         (0, _) => ExitCode::from(4),
-        _ => ExitCode::from(FAILED as u8),
+        _ => ExitCode::from(FAILED),
     }
 }

@@ -6,6 +6,8 @@ use std::process::{Command, ExitCode};
 use stemm::experiment::Plan;
 use stemm::{Error, Result};
 
+use crate::unwritable;
+
 /// Tasks of an array where the plan says nothing: what clusters allow by default.
 const MOST_TASKS: usize = 1_000;
 
@@ -15,16 +17,12 @@ pub fn sweep(path: &Path, dry: bool) -> Result<ExitCode> {
     let entries = plan.entries()?;
     let models = Plan::models(&entries).len();
     let folder = absolute(&plan.results).join("slurm");
-    let failed = |action, path: &Path| {
-        let path = path.to_owned();
-        move |source| Error::File { action, path, source, hint: "give `results` a folder that can be written to" }
-    };
-    std::fs::create_dir_all(&folder).map_err(failed("make", &folder))?;
+    std::fs::create_dir_all(&folder).map_err(unwritable("make", &folder))?;
     let mut before: Option<String> = None;
     let mut jobs = Vec::new();
     for (what, count) in [("train", models), ("run", entries.len())] {
         let script = folder.join(format!("{what}.sh"));
-        std::fs::write(&script, text(&plan, path, what, count)?).map_err(failed("write", &script))?;
+        std::fs::write(&script, text(&plan, path, what, count)?).map_err(unwritable("write", &script))?;
         if dry {
             println!("{}", script.display());
             continue;
@@ -52,7 +50,7 @@ pub fn sweep(path: &Path, dry: bool) -> Result<ExitCode> {
     }
     if !dry {
         let list = folder.join("jobs");
-        std::fs::write(&list, jobs.join("\n")).map_err(failed("write", &list))?;
+        std::fs::write(&list, jobs.join("\n")).map_err(unwritable("write", &list))?;
         println!("stemm status {} says how far it is", path.display());
     }
     Ok(ExitCode::SUCCESS)

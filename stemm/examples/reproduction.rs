@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use stemm::analysis::mean_and_error;
 use stemm::experiment::{Measured, Outcome, Verdicts};
 use stemm::prelude::*;
 
@@ -230,13 +231,6 @@ impl Whole<'_> {
             .series(series)
             .into()
     }
-}
-
-fn mean_and_error(values: &[f64]) -> (f64, f64) {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    let squares = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
-    (mean, if n > 1.0 { (squares / (n - 1.0) / n).sqrt() } else { f64::NAN })
 }
 
 fn shown((mean, error): (f64, f64)) -> String {

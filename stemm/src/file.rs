@@ -106,6 +106,12 @@ pub(crate) fn hexadecimal(digest: Sha256) -> String {
     digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Makes a folder, if it is not there yet.
+pub(crate) fn make_folder(folder: &Path, hint: &'static str) -> Result<()> {
+    let failed = |source| Error::File { action: "make", path: folder.into(), source, hint };
+    std::fs::create_dir_all(folder).map_err(failed)
+}
+
 /// Writes a file under a temporary name beside its place, then moves it there; makes the folder if need be.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = |hint| move |source| Error::File { action: "write", path: path.into(), source, hint };

@@ -124,32 +124,15 @@ impl From<Naive> for Method {
     }
 }
 
-impl From<WeightMatching> for Method {
-    fn from(own: WeightMatching) -> Method {
-        Method::WeightMatching(own)
-    }
+/// The variant that is called as its settings are.
+macro_rules! from_settings {
+    ($($method:ident),*) => {
+        $(impl From<$method> for Method {
+            fn from(own: $method) -> Method {
+                Method::$method(own)
+            }
+        })*
+    };
 }
 
-impl From<ActivationMatching> for Method {
-    fn from(own: ActivationMatching) -> Method {
-        Method::ActivationMatching(own)
-    }
-}
-
-impl From<FrankWolfe> for Method {
-    fn from(own: FrankWolfe) -> Method {
-        Method::FrankWolfe(own)
-    }
-}
-
-impl From<Sinkhorn> for Method {
-    fn from(own: Sinkhorn) -> Method {
-        Method::Sinkhorn(own)
-    }
-}
-
-impl From<SteMm> for Method {
-    fn from(own: SteMm) -> Method {
-        Method::SteMm(own)
-    }
-}
+from_settings!(WeightMatching, ActivationMatching, FrankWolfe, Sinkhorn, SteMm);

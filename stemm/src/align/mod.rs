@@ -260,20 +260,23 @@ impl Found {
     }
 }
 
-/// The checkpoint of an alignment of some models on some data, in a folder. `capped` is the setting that only says how far it goes.
+/// The checkpoint of an alignment of some models on some data, if there is a folder for it. `capped` is the setting that only says how
+/// far it goes.
 fn checkpoint_of(
-    folder: &Path,
+    folder: Option<&Path>,
     name: &str,
-    (mut settings, capped): (serde_json::Value, &str),
+    (settings, capped): (&impl Serialize, &str),
     models: &[Model],
     data: &Splits,
-) -> Result<Checkpoint> {
+) -> Result<Option<Checkpoint>> {
+    let Some(folder) = folder else { return Ok(None) };
+    let mut settings = serde_json::to_value(settings).unwrap_or_default(); // as `file::to_json`: no failing `Serialize`
     if let Some(settings) = settings.as_object_mut() {
         settings.remove(capped);
         settings.insert("models".to_owned(), digest_of(models.iter().flat_map(|model| model.params.all()))?.into());
         settings.insert("data".to_owned(), data.training_digest()?.into());
     }
-    Ok(Checkpoint::new(folder, name, &settings))
+    Ok(Some(Checkpoint::new(folder, name, &settings)))
 }
 
 /// The permutation with the largest sum of entries of a gain matrix `[n, n]`, one a row.

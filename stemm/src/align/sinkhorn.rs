@@ -124,11 +124,7 @@ impl Aligner for Sinkhorn {
         let movers = models[1..].iter().map(|model| self.mover(&spec, model, &mut starts));
         let mut movers = movers.collect::<Result<Vec<_>>>()?;
         let mut mixing = rng(self.seed, Purpose::Mixing);
-        let checkpoint = self.checkpoints.as_ref().map(|folder| {
-            let decides = serde_json::to_value(self).unwrap_or_default();
-            checkpoint_of(folder, "sinkhorn", (decides, "steps"), models, data)
-        });
-        let checkpoint = checkpoint.transpose()?;
+        let checkpoint = checkpoint_of(self.checkpoints.as_deref(), "sinkhorn", (self, "steps"), models, data)?;
         let (mut history, mut earlier) = (Vec::new(), 0.0);
         if let Some(checkpoint) = &checkpoint
             && let Some(mut stored) = checkpoint.load(models[0].params.device())?

@@ -88,11 +88,6 @@ impl Instability {
             let (value, requirement) = (format!("{:?}", self.steps), "at least one step, and none twice");
             return Err(Error::Setting { setting: "steps", value, requirement });
         }
-        let total = self.trainer.epochs.saturating_mul(data.train.batch_count(self.trainer.batch_size));
-        if let Some(step) = steps.last().filter(|&&step| step > total) {
-            let (value, requirement) = (step.to_string(), "at most `epochs` times the batches of an epoch");
-            return Err(Error::Setting { setting: "steps", value, requirement });
-        }
         let fork = |seed: u64, step: usize| {
             let mut seeds = rng(seed, Purpose::Fork(step));
             Fork { seed, step, seeds: vec![seeds.next_u64(), seeds.next_u64()] }
@@ -101,7 +96,7 @@ impl Instability {
         let forks: Vec<Fork> = all.map(|(seed, step)| fork(seed, step)).collect();
         // The best epoch may lie before the fork, where both are one.
         let trainer = Trainer { choice: Choice::LastStep, patience: None, ..self.trainer.clone() };
-        let models = trainer.forks(network, data, &forks)?.train()?.models;
+        let models = trainer.forks(network, data, &forks, "steps")?.train()?.models;
         let an_epoch = data.train.batch_count(self.trainer.batch_size) as f64;
         let rows = forks.iter().zip(models.chunks(2)).map(|(fork, pair)| {
             let curve = self.walk.curve(pair, data)?;

@@ -35,8 +35,8 @@ pub use permutations::{
 };
 pub use plane::{Landscape, Plane};
 pub use simplex::{Mixture, Simplex, SimplexLosses, Ternary, ensemble};
-pub use statistics::{holm, paired_test, summary};
-pub(crate) use statistics::{mean_and_error, student};
+pub(crate) use statistics::student;
+pub use statistics::{holm, mean_and_error, paired_test, summary};
 
 use crate::align::pairs;
 

@@ -209,8 +209,12 @@ fn wrong_frame(error: PolarsError) -> Error {
     Error::Frame { reason: error.to_string(), hint: COLUMNS }
 }
 
-/// Mean of some values and its standard error (NaN for a single one).
-pub(crate) fn mean_and_error(values: &[f64]) -> (f64, f64) {
+/// Mean of some values, and its standard error (NaN for a single one).
+///
+/// ```
+/// assert_eq!(stemm::analysis::mean_and_error(&[1.0, 3.0]), (2.0, 1.0));
+/// ```
+pub fn mean_and_error(values: &[f64]) -> (f64, f64) {
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();

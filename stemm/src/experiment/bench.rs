@@ -72,33 +72,27 @@ impl<'a> Bench<'a> {
         Bench { store: Some(store), ..Bench::new(data) }
     }
 
-    /// Trains on the devices, and so many models side by side, as a trainer says.
-    pub fn set_up_as(&mut self, trainer: &Trainer) {
-        self.devices = trainer.devices.clone();
-        self.at_once = trainer.at_once;
-    }
-
     /// The rows of many experiments, in their order.
     ///
     /// # Errors
     /// As [`Bench::run`].
-    pub fn run_all(&mut self, entries: &[Entry], progress: Progress) -> Result<Vec<Row>> {
-        let mut task = progress.task("experiments", entries.len());
-        self.progress = progress;
-        let mut rows: Vec<Option<Row>> = vec![None; entries.len()];
+    pub fn run_all(&mut self, entries: &[Entry]) -> Result<Vec<Row>> {
+        let mut task = self.progress.task("experiments", entries.len());
+        let mut rows = Vec::with_capacity(entries.len());
         // The most models of a group first: they are trained side by side, where that is faster.
         for group in entries.chunk_by(|a, b| a.shares_models_with(b)) {
-            let first = rows.iter().take_while(|row| row.is_some()).count();
+            let mut own: Vec<Option<Row>> = vec![None; group.len()];
             let mut order: Vec<usize> = (0..group.len()).collect();
             order.sort_by_key(|&place| std::cmp::Reverse(group[place].experiment.models.len()));
             for place in order {
                 let entry = &group[place];
-                rows[first + place] = Some(self.run(entry)?);
+                own[place] = Some(self.run(entry)?);
                 task.step(|| entry.to_string())?;
             }
+            rows.extend(own.into_iter().flatten());
         }
         task.finish();
-        Ok(rows.into_iter().flatten().collect())
+        Ok(rows)
     }
 
     /// The row of an experiment: that of the store, or a new one. An error of the experiment is in the row.
@@ -265,10 +259,10 @@ impl<'a> Bench<'a> {
         // In one order, so that no two processes wait for each other.
         let mut sorted = missing.clone();
         sorted.sort_unstable();
-        let claim = |folder: &std::path::PathBuf| {
+        let claim = |folder: &Path| {
             sorted.iter().map(|seed| Claim::of(&folder.join(format!("seed{seed}")))).collect::<Result<Vec<_>>>()
         };
-        let _claims = self.store.and(checkpoints.as_ref()).map(claim).transpose()?;
+        let _claims = self.store.and(checkpoints.as_deref()).map(claim).transpose()?;
         let (devices, at_once, progress) = (self.devices.clone(), self.at_once, self.progress);
         let trainer = Trainer { checkpoints, devices, at_once, progress, ..experiment.trainer.clone() };
         let train = |seeds: &[u64]| self.healed(|| trainer.train(&experiment.network, self.data, seeds));

@@ -12,7 +12,6 @@ mod verdicts;
 
 pub use bench::Bench;
 pub use plan::{Architecture, Plan, Slurm};
-
 pub use published::{DataSet, Published};
 pub use rows::{Measured, Row};
 pub use status::Status;

@@ -234,8 +234,8 @@ impl Plan {
     pub fn run(&self, entries: &[Entry], device: impl Into<Device>, progress: Progress) -> Result<Verdicts> {
         let store = Store::open(&self.results)?;
         let mut rows: Vec<Row> = Vec::new();
-        self.with_data(entries, device.into(), &store, |bench, own| {
-            rows.extend(bench.run_all(own, progress)?);
+        self.with_data(entries, (device.into(), progress), &store, |bench, own| {
+            rows.extend(bench.run_all(own)?);
             Ok(())
         })?;
         Ok(Verdicts { rows })
@@ -268,8 +268,7 @@ impl Plan {
     pub fn train(&self, models: &[Entry], device: impl Into<Device>, progress: Progress) -> Result<Vec<String>> {
         let store = Store::open(&self.results)?;
         let mut failed = Vec::new();
-        self.with_data(models, device.into(), &store, |bench, own| {
-            bench.progress = progress;
+        self.with_data(models, (device.into(), progress), &store, |bench, own| {
             for entry in own {
                 // Whoever needs the others need not wait for the error of one.
                 if let Err(error) = bench.models(&entry.experiment) {
@@ -284,23 +283,26 @@ impl Plan {
         Ok(failed)
     }
 
-    /// Does something on a bench for each run of entries with the same data and network.
+    /// Does something on a bench for each run of entries whose networks take the same data in the same shape: they are read once.
     fn with_data(
         &self,
         entries: &[Entry],
-        device: Device,
+        (device, progress): (Device, Progress),
         store: &Store,
         mut work: impl FnMut(&mut Bench, &[Entry]) -> Result<()>,
     ) -> Result<()> {
         let same = |a: &Entry, b: &Entry| {
-            a.experiment.data == b.experiment.data && a.experiment.network == b.experiment.network
+            let input = |entry: &Entry| entry.experiment.network.input_shape().to_vec();
+            a.experiment.data == b.experiment.data && input(a) == input(b)
         };
         for own in entries.chunk_by(same) {
             let experiment = &own[0].experiment;
             let Data::Published(published) = &experiment.data else { continue };
             let data = published.load(&self.data_folder, device, &experiment.network)?;
-            experiment.network.check_splits(&data)?;
+            own.chunk_by(|a, b| a.shares_models_with(b))
+                .try_for_each(|group| group[0].experiment.network.check_splits(&data))?;
             let mut bench = Bench::kept_in(&data, store);
+            bench.progress = progress;
             if device != Device::Cpu {
                 bench.devices = cuda_devices();
             }

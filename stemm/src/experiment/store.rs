@@ -21,6 +21,8 @@ use crate::error::{Error, Result};
 use crate::file;
 use crate::progress;
 
+const WRITABLE: &str = "give `results` a folder that can be written to";
+
 /// A folder of results.
 #[derive(Debug)]
 pub struct Store {
@@ -47,15 +49,9 @@ impl Store {
     /// A folder that cannot be made or read, tables in it that are not of experiments.
     pub fn open(folder: impl AsRef<Path>) -> Result<Store> {
         let folder = folder.as_ref().to_owned();
-        let hint = "give `results` a folder that can be written to";
-        let failed = |action| {
-            let path = folder.clone();
-            move |source| Error::File { action, path, source, hint }
-        };
-        std::fs::create_dir_all(&folder).map_err(failed("make"))?;
+        file::make_folder(&folder, WRITABLE)?;
         let mut gathered = HashMap::new();
-        for entry in std::fs::read_dir(&folder).map_err(failed("read"))? {
-            let path = entry.map_err(failed("read"))?.path();
+        for path in files(&folder)? {
             let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
             if path.extension().is_some_and(|ending| ending == "parquet") && !is_hash(stem) {
                 let good = rows::load(&path)?.into_iter().filter(|row| row.measured.is_ok());
@@ -96,14 +92,7 @@ impl Store {
     /// # Errors
     /// The folder cannot be read.
     pub fn outcomes<'a>(&self, hashes: impl IntoIterator<Item = &'a str>) -> Result<Vec<Outcome>> {
-        let failed = |source| Error::File {
-            action: "read",
-            path: self.folder.clone(),
-            source,
-            hint: "give `results` a folder that can be read",
-        };
-        let entries = std::fs::read_dir(&self.folder).map_err(failed)?;
-        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let names = files(&self.folder)?.into_iter().filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()));
         let names: HashSet<String> = names.collect();
         let outcome = |hash: &str| {
             if names.contains(&format!("{hash}.parquet")) || self.gathered.contains_key(hash) {
@@ -148,8 +137,20 @@ pub(super) fn set_aside(path: &Path) -> Result<()> {
         action: "move aside",
         path: path.into(),
         source,
-        hint: "give `results` a folder that can be written to",
+        hint: WRITABLE,
     })
+}
+
+/// What is in a folder.
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |source| Error::File {
+        action: "read",
+        path: folder.into(),
+        source,
+        hint: "give `results` a folder that can be read",
+    };
+    let entries = std::fs::read_dir(folder).map_err(failed)?;
+    entries.map(|entry| Ok(entry.map_err(failed)?.path())).collect()
 }
 
 /// Holds what no other process may make at the same time; the system releases it, however this process ends.
@@ -163,9 +164,7 @@ impl Claim {
     pub fn of(path: &Path) -> Result<Claim> {
         let path = path.with_extension("lock");
         if let Some(folder) = path.parent() {
-            let hint = "give `results` a folder that can be written to";
-            let failed = |source| Error::File { action: "make", path: folder.into(), source, hint };
-            std::fs::create_dir_all(folder).map_err(failed)?;
+            file::make_folder(folder, WRITABLE)?;
         }
         let Ok(file) = File::create(&path) else { return Ok(Claim { _file: None }) };
         loop {

@@ -105,8 +105,9 @@ impl Tournament {
             Some(store) => Bench::kept_in(data, store),
             None => Bench::new(data),
         };
-        bench.set_up_as(&self.trainer);
-        Ok(Verdicts { rows: bench.run_all(&entries, self.progress)? })
+        let Trainer { devices, at_once, .. } = self.trainer.clone();
+        (bench.devices, bench.at_once, bench.progress) = (devices, at_once, self.progress);
+        Ok(Verdicts { rows: bench.run_all(&entries)? })
     }
 
     /// Its experiments on some data, by group, number of models, method, seed and merge.

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tch::{Device, Tensor};
 
-use super::{CHECKPOINT_HINT, Metadata, RESERVED, from_metadata, read_tensors, to_json, write_tensors};
+use super::{CHECKPOINT_HINT, Metadata, RESERVED, from_metadata, make_folder, read_tensors, to_json, write_tensors};
 use crate::error::{Error, Result};
 use crate::network::Params;
 
@@ -53,9 +53,7 @@ impl Checkpoint {
     /// A folder that cannot be made, a file that is no checkpoint, one of other work.
     pub fn load(&self, device: Device) -> Result<Option<Resumed>> {
         if let Some(folder) = self.path.parent() {
-            let hint = "give `checkpoints` a folder that can be written to";
-            let failed = |source| Error::File { action: "make", path: folder.into(), source, hint };
-            std::fs::create_dir_all(folder).map_err(failed)?;
+            make_folder(folder, "give `checkpoints` a folder that can be written to")?;
         }
         if !self.path.exists() {
             return Ok(None);

@@ -42,7 +42,7 @@ impl Trainer {
     /// `seeds`: they differ in the order of the samples, in augmentation and dropout from there on (Frankle et al. 2020). The
     /// epoch in which they part is in the history with what the parted models did of it.
     ///
-    /// The common part is trained now.
+    /// The common part is trained now. With [`Choice::BestEpoch`](super::Choice::BestEpoch) the result may be that of an epoch before the fork, which all share.
     ///
     /// # Errors
     /// As [`Trainer::train`]; a step after the last one.
@@ -57,16 +57,22 @@ impl Trainer {
     /// ```
     pub fn fork(&self, network: &Network, data: &Splits, seed: u64, step: usize, seeds: &[u64]) -> Result<TrainingRun> {
         self.check(seeds)?;
-        self.forks(network, data, &[Fork { seed, step, seeds: seeds.to_vec() }])
+        self.forks(network, data, &[Fork { seed, step, seeds: seeds.to_vec() }], "step")
     }
 
-    /// All forks as one training, in their order; those of one seed share their common part.
-    pub(crate) fn forks(&self, network: &Network, data: &Splits, forks: &[Fork]) -> Result<TrainingRun> {
+    /// All forks as one training, in their order; those of one seed share their common part. `setting` is what the caller calls steps.
+    pub(crate) fn forks(
+        &self,
+        network: &Network,
+        data: &Splits,
+        forks: &[Fork],
+        setting: &'static str,
+    ) -> Result<TrainingRun> {
         network.check_splits(data)?;
         let total = self.epochs.saturating_mul(data.train.batch_count(self.batch_size));
         if let Some(fork) = forks.iter().find(|fork| fork.step > total) {
             let requirement = "at most the steps of the training: `epochs` times its batches";
-            return Err(Error::Setting { setting: "step", value: fork.step.to_string(), requirement });
+            return Err(Error::Setting { setting, value: fork.step.to_string(), requirement });
         }
         // In turn from the earliest step on: a fork of the same seed goes on from the one before it.
         let mut order: Vec<usize> = (0..forks.len()).collect();

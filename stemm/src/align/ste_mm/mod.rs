@@ -107,11 +107,7 @@ impl Aligner for SteMm {
         models[0].network.check_splits(data)?;
         let start = Instant::now();
         let spec = models[0].network.permutation_spec();
-        let checkpoint = self.checkpoints.as_ref().map(|folder| {
-            let decides = serde_json::to_value(self).unwrap_or_default();
-            checkpoint_of(folder, "ste-mm", (decides, "epochs"), models, data)
-        });
-        let checkpoint = checkpoint.transpose()?;
+        let checkpoint = checkpoint_of(self.checkpoints.as_deref(), "ste-mm", (self, "epochs"), models, data)?;
         let mut search = Search::new(self, &spec, models)?;
         if let Some(checkpoint) = &checkpoint {
             search.resume(checkpoint)?;
@@ -130,9 +126,8 @@ impl Aligner for SteMm {
                 search.save(checkpoint)?;
             }
         }
-        let seconds = search.seconds;
         let found = search.found()?.alignment(self, start)?;
-        Ok(Alignment { seconds: seconds.max(found.seconds), ..found })
+        Ok(Alignment { seconds: earlier + found.seconds, ..found })
     }
 
     fn with(&self, seed: u64, progress: Progress) -> Method {
