@@ -41,11 +41,17 @@ fn timeless(alignment: &Alignment) -> String {
 #[test]
 fn ste_mm_goes_on_where_it_was() {
     let (data, models) = models(&[0, 1, 2]);
-    for choice in [Choice::BestEpoch, Choice::LastStep] {
+    let mut earlier_is_better = 0;
+    for (choice, seed) in
+        [(Choice::BestEpoch, 0), (Choice::BestEpoch, 1), (Choice::BestEpoch, 2), (Choice::LastStep, 0)]
+    {
         let folder = folder("resume-ste-mm");
-        let plain = |epochs| SteMm { epochs, batch_size: 64, learning_rate: 0.03, choice, ..SteMm::default() };
+        let plain = |epochs| SteMm { epochs, batch_size: 64, learning_rate: 0.05, choice, seed, ..SteMm::default() };
         let kept = |epochs| SteMm { checkpoints: Some(folder.clone()), ..plain(epochs) };
         let straight = plain(6).align(&models, &data).unwrap();
+        let losses: Vec<f64> = straight.history.iter().filter_map(|record| record.merged_loss).collect();
+        earlier_is_better +=
+            usize::from(choice == Choice::BestEpoch && losses[..5].iter().any(|loss| loss < &losses[5]));
         // Stopped after each of its epochs once.
         for epochs in 1..6 {
             kept(epochs).align(&models, &data).unwrap();
@@ -59,6 +65,7 @@ fn ste_mm_goes_on_where_it_was() {
         assert!(matches!(error, Error::CheckpointAhead { done: 6, setting: "epochs", most: 5, .. }), "{error}");
         std::fs::remove_dir_all(&folder).unwrap();
     }
+    assert!(earlier_is_better > 0, "the last epoch is always the best: that a lower loss is remembered is not tested");
 }
 
 #[test]

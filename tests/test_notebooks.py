@@ -15,14 +15,17 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
 def skeleton(notebook) -> list:
-    """Kinds of outputs by cell, and the words of tables: what must not change while numbers and verdicts on them do."""
+    """Kinds of outputs by cell, and the words of tables: what must not change while numbers and verdicts on them do.
+
+    Where a table is sorted by what was measured, its rows come in any order.
+    """
     result = []
     for cell in notebook.cells:
         if cell.cell_type == "code":
             values = [output.data for output in cell.outputs if "data" in output and not is_progress(output)]
             kinds = [sorted(value) for value in values]
             words = [re.sub(r">(holds|does not)<|[\d.e+-]+", "#", value.get("text/html", "")) for value in values]
-            result.append((kinds, words))
+            result.append((kinds, [sorted(re.split("</?tr>", text)) for text in words]))
     return result
 
 
