@@ -17,6 +17,7 @@ fn methods() -> Vec<Box<dyn Aligner>> {
             ..ActivationMatching::default()
         }),
         Box::new(ActivationMatching { to: MatchTo::Mean, progress: quiet, ..ActivationMatching::default() }),
+        Box::new(ActivationMatching { precision: Precision::Bf16, progress: quiet, ..ActivationMatching::default() }),
         Box::new(FrankWolfe { progress: quiet, ..FrankWolfe::default() }),
         Box::new(sinkhorn(SinkhornLoss::Distance)),
         Box::new(SteMm { epochs: 2, batch_size: 64, progress: quiet, ..SteMm::default() }),
@@ -71,7 +72,7 @@ fn every_method_undoes_a_planted_permutation_exactly() {
         let (models, hidden) = planted(&network, &data, 3);
         for method in methods() {
             let found = method.align(&models, &data).unwrap();
-            assert!(undoes(&found.permutations[1], &hidden), "{}, images: {images}", found.method);
+            assert!(found.converged && undoes(&found.permutations[1], &hidden), "{}, images: {images}", found.method);
             assert_eq!(found.permutations[0], Permutations::identity(&network.permutation_spec()));
         }
     }
@@ -96,6 +97,28 @@ fn permutations_of_many_models_are_in_the_frame_of_the_first_and_found_again() {
         }
         assert!(mean(&aligned) < naive, "{name}: {} instead of {naive}", mean(&aligned));
         assert!(!found.history.is_empty() && found.seconds > 0.0, "{name}");
+    }
+}
+
+#[test]
+fn a_search_that_was_cut_short_says_so() {
+    let data = data(false);
+    let (_, models) = trained(&data, 3);
+    let quiet = Progress::Silent;
+    let cut: [Box<dyn Aligner>; 4] = [
+        Box::new(WeightMatching { max_sweeps: 1, progress: quiet, ..WeightMatching::default() }),
+        Box::new(ActivationMatching {
+            to: MatchTo::Mean,
+            max_sweeps: 1,
+            progress: quiet,
+            ..ActivationMatching::default()
+        }),
+        Box::new(FrankWolfe { max_steps: 1, progress: quiet, ..FrankWolfe::default() }),
+        Box::new(Sinkhorn { steps: 2, progress: quiet, ..Sinkhorn::default() }),
+    ];
+    for method in cut {
+        let found = method.align(&models, &data).unwrap();
+        assert!(!found.converged && !found.history.is_empty(), "{}", found.method);
     }
 }
 

@@ -1,17 +1,19 @@
 //! Covariances and correlations between the units of several models, over batches of samples.
 //!
 //! What is multiplied are deviations from each unit's first sample, so that small ones beside a large mean survive, and a unit that
-//! never varies has none. Products within a batch are in the format of the samples, everything else in f64.
+//! never varies has none. Products within a batch are in the format of the samples or in bfloat16, everything else in f64.
 
 use tch::{Kind, Tensor};
 
 use crate::error::{Error, Result};
 use crate::moments::Pooled;
 use crate::network::by_unit;
+use crate::train::Precision;
 
 /// Running sums for some pairs of sets of units.
 pub(crate) struct Covariance {
     pairs: Vec<(usize, usize)>,
+    precision: Precision,
     samples: f64,
     sums: Option<Sums>,
 }
@@ -27,8 +29,8 @@ struct Sums {
 
 impl Covariance {
     /// For pairs of places in the list of sets.
-    pub(crate) fn new(pairs: Vec<(usize, usize)>) -> Covariance {
-        Covariance { pairs, samples: 0.0, sums: None }
+    pub(crate) fn new(pairs: Vec<(usize, usize)>, precision: Precision) -> Covariance {
+        Covariance { pairs, precision, samples: 0.0, sums: None }
     }
 
     /// Where in the list a pair is.
@@ -58,7 +60,11 @@ impl Covariance {
         let apart = sets.iter().zip(&sums.origins).map(|(set, origin)| set.f_sub(origin));
         let apart: Vec<Tensor> = apart.collect::<Result<_, _>>()?;
         sums.moments.iter_mut().zip(&apart).try_for_each(|(moments, apart)| moments.add(apart))?;
-        let units = apart.iter().map(by_unit).collect::<Result<Vec<_>>>()?;
+        let units = apart.iter().map(|apart| match self.precision {
+            Precision::F32 => by_unit(apart),
+            Precision::Bf16 => by_unit(&apart.f_to_kind(Kind::BFloat16)?),
+        });
+        let units = units.collect::<Result<Vec<_>>>()?;
         for (&(a, b), sum) in self.pairs.iter().zip(&mut sums.products) {
             let _ = sum.f_add_(&units[a].f_matmul(&units[b].f_tr()?)?)?;
         }
@@ -115,7 +121,7 @@ mod tests {
         let (exact, covariance) =
             (all.corrcoef().narrow(0, 0, 5).narrow(1, 5, 5), all.cov(0, None::<Tensor>, None::<Tensor>));
         for cut in [90, 40, 1] {
-            let mut own = Covariance::new(vec![(0, 1), (1, 1)]);
+            let mut own = Covariance::new(vec![(0, 1), (1, 1)], Precision::F32);
             for start in (0..90).step_by(cut) {
                 let len = (cut as i64).min(90 - start);
                 own.add(&[a.narrow(1, start, len).tr(), b.narrow(1, start, len).tr()]).unwrap();
@@ -129,10 +135,25 @@ mod tests {
     }
 
     #[test]
+    fn products_of_three_digits_give_correlations_of_nearly_as_many() {
+        let mut seeded = crate::rng::rng(2, crate::rng::Purpose::Landscape);
+        let mut noise = || crate::rng::normal(&[400, 6], &mut seeded, Device::Cpu).unwrap();
+        let (a, b) = (noise() + 10.0, noise() - 10.0);
+        let b = &b + &a;
+        let correlation = |precision| {
+            let mut own = Covariance::new(vec![(0, 1)], precision);
+            own.add(&[a.shallow_clone(), b.shallow_clone()]).unwrap();
+            own.correlation(0).unwrap().unwrap()
+        };
+        let apart = (correlation(Precision::F32) - correlation(Precision::Bf16)).abs().max().double_value(&[]);
+        assert!((1e-6..2e-2).contains(&apart), "{apart}");
+    }
+
+    #[test]
     fn what_rounding_leaves_of_a_constant_correlates_with_nothing() {
         let constant = Tensor::full([1, 21], 0.1, (Kind::Float, Device::Cpu));
         let rounded = &constant + (Tensor::arange(21, (Kind::Float, Device::Cpu)).remainder(2) * 1e-8).view([1, 21]);
-        let mut own = Covariance::new(vec![(0, 1)]);
+        let mut own = Covariance::new(vec![(0, 1)], Precision::F32);
         assert!(own.correlation(0).unwrap().is_none());
         for (start, len) in [(0, 7), (7, 3), (10, 11)] {
             own.add(&[constant.narrow(1, start, len).tr(), rounded.narrow(1, start, len).tr()]).unwrap();

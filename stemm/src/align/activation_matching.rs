@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::network::{AxisSegment, Memory, Model, PermutationSpec, check_models};
 use crate::progress::Progress;
 use crate::rng::{Purpose, rng};
-use crate::train::positive;
+use crate::train::{Precision, positive};
 
 /// What two units have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +60,9 @@ pub struct ActivationMatching {
     pub samples: usize,
     /// At most this many passes over the models, for [`MatchTo::Mean`]; the data are read once.
     pub max_sweeps: usize,
+    /// Number format of the covariances' products; the networks' passes are in f32.
+    #[serde(skip_serializing_if = "Precision::is_full")] // tables of before it was there keep their hashes
+    pub precision: Precision,
     /// Seed of the samples and of the order of the models.
     pub seed: u64,
     /// Where progress is shown.
@@ -74,6 +77,7 @@ impl Default for ActivationMatching {
             to: MatchTo::First,
             samples: 10_000,
             max_sweeps: 100,
+            precision: Precision::F32,
             seed: 0,
             progress: Progress::default(),
         }
@@ -130,7 +134,7 @@ impl ActivationMatching {
         let layers: Vec<_> = network.unit_outputs()?.into_iter().filter(|layer| hidden(&layer.axis)).collect();
         let of = |axis: &[AxisSegment]| LayerOutputs {
             axis: axis.to_vec(),
-            together: Covariance::new(self.pairs(models.len())),
+            together: Covariance::new(self.pairs(models.len()), self.precision),
         };
         let mut all: Vec<LayerOutputs> = layers.iter().map(|layer| of(&layer.axis)).collect();
         // The outputs of all layers of all models are there at a time, as in a backward pass.

@@ -97,7 +97,8 @@ pub struct Alignment {
     pub history: Vec<Record>,
     /// Time it took.
     pub seconds: f64,
-    /// Whether no cap on the number of sweeps was hit; methods of a fixed number of steps have none.
+    /// Whether the search came to an end of its own: no cap on the number of sweeps or of Frank-Wolfe's steps was hit; Sinkhorn's matrices
+    /// have more than half of each unit in one place.
     pub converged: bool,
 }
 
@@ -293,7 +294,7 @@ fn solve(solver: &mut AssignmentSolver, gain: &Tensor) -> Result<Permutation> {
 
 impl Show for Alignment {
     fn look(&self) -> Bundle {
-        let end = if self.converged { "converged" } else { "stopped at the cap on sweeps" };
+        let end = if self.converged { "converged" } else { "not converged: more sweeps or steps may help" };
         let remark = format!("{}: {} models, {:.1} s, {end}", self.method, self.permutations.len(), self.seconds);
         Bundle::table(&self.frame(), &remark)
     }

@@ -88,6 +88,9 @@ impl Default for Sinkhorn {
 /// Steps between two checkpoints.
 const KEPT_EVERY: usize = 20;
 
+/// A unit that has more than this of its weight in one place has gone there: no rounding can give the place to another.
+const DECIDED: f64 = 0.5;
+
 /// AdamW's share of the logits that each step takes away, times the step size: PyTorch's default.
 const WEIGHT_DECAY: f64 = 0.01;
 
@@ -190,12 +193,15 @@ impl Aligner for Sinkhorn {
                 checkpoint.save(&tensors, metadata)?;
             }
         }
-        let mut permutations = vec![Permutations::identity(&spec)];
+        let (mut permutations, mut converged) = (vec![Permutations::identity(&spec)], true);
         for mover in &movers {
             let soft = mover.soft(self.temperature)?;
             permutations.push(Permutations(soft.0.iter().map(assignment_of).collect::<Result<_>>()?));
+            for map in &soft.0 {
+                converged &= map.f_amax([1i64].as_slice(), false)?.f_min()?.f_double_value(&[])? > DECIDED;
+            }
         }
-        let found = Found { permutations, history, converged: true }.alignment(self, begin)?;
+        let found = Found { permutations, history, converged }.alignment(self, begin)?;
         Ok(Alignment { seconds: earlier + found.seconds, ..found })
     }
 

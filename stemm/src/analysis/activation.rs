@@ -14,7 +14,7 @@ use crate::frame::{column, frame};
 use crate::merge::{Mixer, REPAIR_SAMPLES, Repair, layer_moments};
 use crate::network::{Memory, Model, check_models};
 use crate::notebook::{Bundle, Show};
-use crate::train::within;
+use crate::train::{Precision, within};
 
 /// Correlations between the units of one layer of two models.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ pub fn unit_correlation(label: &str, layer: &str, models: &[Model], data: &Datas
         requirement: "the name of a linear or convolution layer of the network (`network.frame()` lists them)",
     })?;
     let _guard = tch::no_grad_guard();
-    let mut together = Covariance::new(vec![(0, 1)]);
+    let mut together = Covariance::new(vec![(0, 1)], Precision::F32);
     for batch in first.network.chunks(data, Memory::Forward, usize::MAX)? {
         let (x, _) = batch?;
         let output = |model: &Model| -> Result<Tensor> {

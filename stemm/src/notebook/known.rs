@@ -249,7 +249,7 @@ mod tests {
             (&training, "held_out_loss_nats", "3 models"),
             (models, "parameters", "3 models of this network"),
             (&aligned, "objective", "weight matching: 3 models, "),
-            (&capped, "objective", " s, stopped at the cap on sweeps"),
+            (&capped, "objective", " s, not converged: more sweeps or steps may help"),
             (&compare(&training, &[&aligned], &data)?, "n_models", "losses in nats"),
             (
                 &Interpolation { points: 2, ..Interpolation::default() }.barriers("line", models, &data)?,

@@ -114,6 +114,11 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// For what is not written where it is the default.
+    pub(crate) fn is_full(&self) -> bool {
+        *self == Precision::F32
+    }
+
     fn kind(self) -> Kind {
         match self {
             Precision::F32 => Kind::Float,
