@@ -29,7 +29,7 @@ help:
 	@echo "make python-torch"
 	@echo "                 let the Python kernel import torch and safetensors, for comparison (about 3.4 GB)"
 	@echo "make tournament WHAT=mlp"
-	@echo "                 the comparison of all methods in docs/methods.md (hours; goes on where it was); also vgg11, resnet20"
+	@echo "                 the comparison of all methods in docs/methods.md (hours; goes on where it was); also mnist, vgg11, resnet20"
 	@echo "make notebooks   set up, run the notebooks and keep their outputs in place"
 	@echo "make data        fetch and verify MNIST and Fashion-MNIST"
 	@echo "make cifar       fetch and verify CIFAR-10 and CIFAR-100"

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import unittest
 import urllib.error
@@ -96,6 +97,18 @@ class TheFile(unittest.TestCase):
         self.assertIn(f'image.version="{version}"', DOCKERFILE)
 
 
+PLAN = """
+results = "results"
+data = [{ set = { Blobs = 0 } }]
+networks = [{ Mlp = [16, 8, 4] }]
+methods = ["Naive", { WeightMatching = {} }]
+counts = [2]
+groups = 1
+[trainer]
+epochs = 2
+"""
+
+
 def run(*arguments: str, **keywords) -> subprocess.CompletedProcess:
     return subprocess.run([ENGINE, *arguments], capture_output=True, text=True, errors="replace", **keywords)
 
@@ -147,6 +160,32 @@ class TheImage(unittest.TestCase):
     def test_a_hub_starts_it(self):
         result = run("run", "--rm", "--network", "none", image.NAME, "python3", "-c", HUB)
         self.assertRegex(result.stdout, r"version \d+\.", result.stderr[-3000:])
+
+    @unittest.skipUnless(ENGINE == "podman", "podman alone runs pods without a cluster")
+    def test_both_pods_of_a_job_for_kubernetes_do_their_share(self):
+        claim = f"stemm-test-{uuid.uuid4().hex[:8]}"
+        volume = ["--volume", f"{claim}:/work", "--network", "none"]
+        stemm = ["python3", "scripts/run.py", "stemm"]
+        try:
+            # A volume belongs to root; for the rest podman does not know `fsGroup`, by which a cluster lets the image's user write.
+            made = f"import os; os.chmod('/work', 0o777); open('/work/plan.toml', 'w').write({PLAN!r})"
+            run("run", "--rm", *volume, "--user", "0", image.NAME, "python3", "-c", made)
+            manifest = run("run", "--rm", image.NAME, *stemm, "kubernetes", "/work/plan.toml", "--image", f"localhost/{image.NAME}",
+                           "--claim", claim, "--pods", "2").stdout
+            template = textwrap.dedent(manifest.split("  template:\n")[1])
+            for index in range(2):
+                # What the cluster adds: a name, and which of the pods it is.
+                variable = f'      env: [{{name: JOB_COMPLETION_INDEX, value: "{index}"}}]\n'
+                pod = template.replace("metadata:\n", f"metadata:\n  name: {claim}-{index}\n").replace("      command:", f"{variable}      command:")
+                played = run("kube", "play", "--network", "none", "-", input=f"apiVersion: v1\nkind: Pod\n{pod}")
+                self.assertEqual(played.returncode, 0, played.stdout + played.stderr)
+                code = run("wait", f"{claim}-{index}-stemm").stdout.strip()
+                self.assertEqual(code, "0", run("logs", f"{claim}-{index}-stemm").stderr)
+                status = run("run", "--rm", *volume, image.NAME, *stemm, "status", "/work/plan.toml")
+                self.assertEqual(status.returncode, [4, 0][index], status.stdout + status.stderr)
+        finally:
+            run("pod", "rm", "--force", "--ignore", *(f"{claim}-{index}" for index in range(2)))
+            run("volume", "rm", "--force", claim)
 
     def test_jupyterlab_asks_for_its_token_runs_cells_keeps_work_and_stops(self):
         name, token = f"stemm-test-{uuid.uuid4().hex[:8]}", uuid.uuid4().hex

@@ -50,6 +50,10 @@ spec:
         app: stemm
     spec:
       restartPolicy: Never
+      # The image's user is 1000, and the volume may be anybody's.
+      securityContext:
+        fsGroup: 1000
+        fsGroupChangePolicy: OnRootMismatch
       containers:
         - name: stemm
           image: {image}

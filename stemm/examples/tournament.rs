@@ -1,4 +1,4 @@
-//! The tournaments of docs/methods.md: `make tournament WHAT=mlp`, `vgg11` or `resnet20`; takes hours, and goes on where it was.
+//! The tournaments of docs/methods.md: `make tournament WHAT=mlp`, `mnist`, `vgg11` or `resnet20`; takes hours, and goes on where it was.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ fn main() -> stemm::Result<()> {
     let what = std::env::args().nth(1).unwrap_or_else(|| "mlp".to_owned());
     let folder = PathBuf::from("out/tournament");
     let tournament = Tournament { results: Some(folder.join(&what)), ..settings(&what)? };
-    let data = fashion_mnist("data", device())?;
+    let data = if what == "mnist" { mnist("data", device())? } else { fashion_mnist("data", device())? };
     let data = match tournament.network.input_shape() {
         [channels, height, width] => data.fit_to(&[*channels, *height, *width])?.take(10_000, 2_000)?,
         _ => data,
@@ -42,11 +42,11 @@ fn settings(what: &str) -> stemm::Result<Tournament> {
     ];
     let with = |network, counts: Vec<usize>, groups| Tournament { counts, groups, ..Tournament::new(network) };
     let tournament = match what {
-        "mlp" => with(Network::mlp(&[784, 512, 512, 512, 10])?, vec![2, 3, 5], 5),
+        "mlp" | "mnist" => with(Network::mlp(&[784, 512, 512, 512, 10])?, vec![2, 3, 5], 5),
         "vgg11" => with(Network::vgg11(0.25)?, vec![3], 3),
         "resnet20" => with(Network::resnet20(1.0)?, vec![3], 3),
         other => {
-            eprintln!("{other}: the tournaments are mlp, vgg11 and resnet20");
+            eprintln!("{other}: the tournaments are mlp, mnist, vgg11 and resnet20");
             std::process::exit(2)
         }
     };
