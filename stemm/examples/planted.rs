@@ -1,4 +1,4 @@
-//! How often each method finds a permutation that was planted: `cargo run --example planted [NETWORK]`, a table of docs/methods.md.
+//! How often each method finds a permutation that was planted: `cargo run --example planted [NETWORK [METHOD]]`, a table of docs/methods.md.
 
 use stemm::data::{Dataset, Splits};
 use stemm::prelude::*;
@@ -25,10 +25,10 @@ fn main() -> stemm::Result<()> {
         ("convnet", Network::convnet([1, 28, 28], 1.0, 10)?),
         ("resnet20", Network::resnet20(1.0)?),
     ];
-    let wanted = std::env::args().nth(1);
-    for (name, network) in networks.iter().filter(|(name, _)| wanted.as_ref().is_none_or(|wanted| wanted == name)) {
+    let wanted = |place: usize, name: &str| std::env::args().nth(place).is_none_or(|wanted| wanted == name);
+    for (name, network) in networks.iter().filter(|(name, _)| wanted(1, name)) {
         let data = noise(network)?;
-        for (label, method) in &methods {
+        for (label, method) in methods.iter().filter(|(label, _)| wanted(2, label)) {
             let found = (0..SEEDS)
                 .map(|seed| finds(network, method.as_ref(), &data, seed))
                 .collect::<stemm::Result<Vec<bool>>>()?;
