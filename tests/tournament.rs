@@ -276,8 +276,10 @@ fn a_cell_that_fails_has_a_row_with_its_error_and_is_tried_again() {
     let summary = broken.summary("naive").unwrap();
     let failed_column: Vec<u64> = summary.column("failed").unwrap().u64().unwrap().iter().flatten().collect();
     assert_eq!(failed_column.iter().sum::<u64>(), 4);
+    assert_eq!(files(&path, "failed").len(), 4);
     std::fs::write(&mended, "").unwrap();
     assert_eq!(failed(&run()), 0);
+    assert!(files(&path, "failed").is_empty(), "errors of earlier tries");
     std::fs::remove_dir_all(path).unwrap();
 }
 
