@@ -143,3 +143,35 @@ pub(crate) fn prefixed<'a>(prefix: &str, params: &'a Params) -> Vec<(String, &'a
 pub(crate) fn reserved(name: &str) -> String {
     format!("{RESERVED}{name}.")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_setting_that_differs_is_named_also_one_that_is_no_more_or_is_new() -> Result<()> {
+        let folder = std::env::temp_dir().join(format!("stemm-checkpoint-{}", std::process::id()));
+        let checkpoint = |recipe: &Value| Checkpoint::new(&folder, "state", recipe);
+        let stored = serde_json::json!({ "rate": 1, "schedule": "up", "origin": "step 3" });
+        assert!(checkpoint(&stored).load(Device::Cpu)?.is_none());
+        checkpoint(&stored).save(&[], Metadata::new())?;
+        assert!(checkpoint(&stored).load(Device::Cpu)?.is_some());
+        for (other, named) in [
+            (serde_json::json!({ "rate": 1, "schedule": "up" }), "`origin`"),
+            (serde_json::json!({ "rate": 1, "schedule": "up", "origin": "step 3", "seed": 0 }), "`seed`"),
+            (serde_json::json!({ "rate": 2, "schedule": "down", "origin": "step 3" }), "`schedule`"),
+        ] {
+            let found = checkpoint(&other).load(Device::Cpu).err();
+            assert!(
+                matches!(&found, Some(Error::CheckpointMismatch { field, .. }) if field == named),
+                "{named}: {found:?}"
+            );
+        }
+        std::fs::remove_dir_all(&folder).map_err(|source| Error::File {
+            action: "remove",
+            path: folder,
+            source,
+            hint: "",
+        })
+    }
+}
