@@ -103,3 +103,33 @@ fn a_bench_that_holds_an_alignment_measures_the_barriers_that_are_asked_for() {
     assert_ne!(coarse, fine);
     assert_eq!(fine, barrier(&mut Bench::new(&data), 11));
 }
+
+#[test]
+fn what_failed_is_told_from_what_is_missing_with_its_reason() {
+    let path = folder("plans-failed");
+    let good = plan(&path);
+    let hopeless = Plan { trainer: Trainer { learning_rate: 1e30, ..good.trainer.clone() }, ..good };
+    let counts = |plan: &Plan| {
+        let status = plan.status().unwrap();
+        [Outcome::Done, Outcome::Failed, Outcome::Missing].map(|outcome| status.count(outcome))
+    };
+    assert_eq!(counts(&hopeless), [0, 0, 4]);
+    run(&hopeless);
+    assert_eq!(counts(&hopeless), [0, 4, 0]);
+    let errors = hopeless.status().unwrap().errors;
+    assert_eq!(errors.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 1, 2, 3]);
+    assert!(errors.iter().all(|(_, reason)| reason.contains("learning rate")), "{errors:?}");
+    assert_eq!(hopeless.status().unwrap().missing(), [0, 1, 2, 3]);
+    std::fs::remove_dir_all(path).unwrap();
+}
+
+#[test]
+fn the_seed_of_a_method_is_that_of_the_plan() {
+    let with = |seed| {
+        let methods = vec![SteMm { seed, ..SteMm::default() }.into()];
+        let plan = Plan { methods, seeds: vec![3, 4], ..plan(Path::new("nowhere")) };
+        plan.entries().unwrap().iter().map(|entry| entry.experiment.hash()).collect::<Vec<_>>()
+    };
+    assert_eq!(with(0), with(7));
+    assert_ne!(with(0)[0], with(0)[1]);
+}
