@@ -1,6 +1,7 @@
 """The runner as users call it: one table however it is run, stopped and started; exit codes; the manifest for Kubernetes."""
 
 import os
+import re
 import signal
 import subprocess
 import time
@@ -10,7 +11,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from conftest import timeless
+from conftest import ROOT, timeless
 
 PLAN = """
 results = "{results}"
@@ -171,6 +172,8 @@ def test_the_manifest_is_one_of_kubernetes(stemm):
     assert (job["completions"], job["parallelism"], job["completionMode"]) == (12, 3, "Indexed")
     assert container["command"][-4:] == ["run", '/work/a "plan".toml', "--of", "12"]
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 1}
+    user = re.search(r"useradd .*--uid (\d+)", (ROOT / "Dockerfile").read_text()).group(1)
+    assert job["template"]["spec"]["securityContext"]["fsGroup"] == int(user), "the image's user cannot write to the volume"
     with pytest.raises(kubernetes_validate.ValidationError):
         manifest["spec"]["completionz"] = 1
         kubernetes_validate.validate(manifest, "1.32", strict=True)

@@ -15,6 +15,7 @@ pub struct Row {
 impl Row {
     /// Prints the line as `bench,params,ours_ms,floor_ms,ratio,peak_mb`; what was not measured is empty.
     pub fn report(&self) {
+        assert!(!self.params.contains(','), "`{}` is a column of a table with commas", self.params);
         let floor = self.floor_ms.map_or(String::new(), |floor| format!("{floor:.4}"));
         let ratio = self.floor_ms.map_or(String::new(), |floor| format!("{:.3}", self.ours_ms / floor));
         let peak = self.peak_mb.map_or(String::new(), |peak| format!("{peak:.1}"));
