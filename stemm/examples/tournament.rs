@@ -1,12 +1,28 @@
 //! The tournaments of docs/methods.md: `make tournament WHAT=mlp`, `mnist`, `vgg11` or `resnet20`; takes hours, and goes on where it was.
+//! Their rows and tables come to the page; `report` in place of a name writes the tables of the rows that lie there.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use stemm::experiment::Verdicts;
+use stemm::analysis::mean_and_error;
+use stemm::experiment::{Measured, Verdicts};
+use stemm::polars::prelude::DataType;
 use stemm::prelude::*;
+
+const NAMES: [&str; 4] = ["mlp", "mnist", "vgg11", "resnet20"];
+const PAGE: &str = "docs/methods.md";
+const BASELINE: &str = "weight matching";
+/// A corrected p-value below it is written in bold.
+const SURE: f64 = 0.05;
 
 fn main() -> stemm::Result<()> {
     let what = std::env::args().nth(1).unwrap_or_else(|| "mlp".to_owned());
+    if what == "report" {
+        return NAMES.iter().filter(|name| rows_of(name).exists()).try_for_each(|name| write_tables(name));
+    }
+    if !NAMES.contains(&what.as_str()) {
+        eprintln!("{what}: the tournaments are {}", NAMES.join(", "));
+        std::process::exit(2)
+    }
     let folder = PathBuf::from("out/tournament");
     let tournament = Tournament { results: Some(folder.join(&what)), ..settings(&what)? };
     let data = if what == "mnist" { mnist("data", device())? } else { fashion_mnist("data", device())? };
@@ -15,11 +31,10 @@ fn main() -> stemm::Result<()> {
         _ => data,
     };
     let verdicts = tournament.run(&data)?;
-    save_parquet(&verdicts.frame(), folder.join(format!("{what}.parquet")))?;
-    let summary = verdicts.summary("weight matching")?;
-    println!("{}", markdown(&verdicts, &summary)?);
-    save_csv(&summary, folder.join(format!("{what}.csv")))?;
-    verdicts.chart().save(folder.join(format!("{what}.png")))
+    println!("{}", verdicts.summary(BASELINE)?);
+    verdicts.chart().save(folder.join(format!("{what}.png")))?;
+    save_parquet(&verdicts.frame(), rows_of(&what))?;
+    write_tables(&what)
 }
 
 /// The paper's networks and optimisers, with fewer epochs.
@@ -40,62 +55,118 @@ fn settings(what: &str) -> stemm::Result<Tournament> {
         Merging::RegMean(RegMean { samples: 2_000, ..RegMean::default() }),
         Merging::GreedySoup,
     ];
-    let with = |network, counts: Vec<usize>, groups| Tournament { counts, groups, ..Tournament::new(network) };
-    let tournament = match what {
-        "mlp" | "mnist" => with(Network::mlp(&[784, 512, 512, 512, 10])?, vec![2, 3, 5], 5),
-        "vgg11" => with(Network::vgg11(0.25)?, vec![3], 3),
-        "resnet20" => with(Network::resnet20(1.0)?, vec![3], 3),
-        other => {
-            eprintln!("{other}: the tournaments are mlp, mnist, vgg11 and resnet20");
-            std::process::exit(2)
-        }
+    let (network, counts, groups) = match what {
+        "vgg11" => (Network::vgg11(0.25)?, vec![3], 3),
+        "resnet20" => (Network::resnet20(1.0)?, vec![3], 3),
+        _ => (Network::mlp(&[784, 512, 512, 512, 10])?, vec![2, 3, 5], 5),
     };
-    Ok(Tournament { methods, merges, barrier_points: 5, ..tournament })
+    Ok(Tournament { methods, merges, counts, groups, barrier_points: 5, ..Tournament::new(network) })
 }
 
-/// The summary as the page has it: a row a merge and method, a column a number of models, excess loss with its standard error; bold
-/// where Holm's corrected p-value of the difference from weight matching is below 0.05.
-fn markdown(verdicts: &Verdicts, summary: &DataFrame) -> stemm::Result<String> {
-    let text = |name: &str| -> Vec<String> {
-        let column = summary.column(name).and_then(|column| column.str().cloned());
-        column.map(|own| own.iter().map(|value| value.unwrap_or_default().to_owned()).collect()).unwrap_or_default()
+fn rows_of(what: &str) -> PathBuf {
+    Path::new("docs/methods").join(format!("{what}.parquet"))
+}
+
+/// Puts the tables of a tournament where the page has its marks.
+fn write_tables(what: &str) -> stemm::Result<()> {
+    let failed = |action, source| stemm::Error::File {
+        action,
+        path: PAGE.into(),
+        source,
+        hint: "run this in the checkout, and leave the page its marks",
     };
-    let number = |name: &str| -> Vec<f64> {
-        let column = summary.column(name).and_then(|column| column.cast(&stemm::polars::prelude::DataType::Float64));
-        let column = column.and_then(|column| column.f64().cloned());
-        column.map(|own| own.iter().map(|value| value.unwrap_or(f64::NAN)).collect()).unwrap_or_default()
-    };
-    let (merges, methods, counts) = (text("merge"), text("method"), number("n_models"));
-    let (excess, error, p) = (number("excess_nats"), number("excess_error"), number("p_holm"));
-    let (barrier, seconds, groups) = (number("mean_barrier_nats"), number("seconds"), number("groups"));
-    let mut sizes: Vec<usize> = verdicts.rows.iter().map(|row| row.n_models).collect();
-    sizes.sort_unstable();
-    sizes.dedup();
-    let mut table = format!("{} groups\n\n| merge | method |", groups.iter().copied().fold(f64::INFINITY, f64::min));
-    sizes.iter().for_each(|n| table += &format!(" n = {n} |"));
-    table += " mean barrier, largest n | seconds, largest n |\n|---|---|";
-    table += &"---:|".repeat(sizes.len() + 2);
-    let mut names: Vec<(&String, &String)> = merges.iter().zip(&methods).collect();
-    names.sort_by_key(|(merge, _)| merges.iter().position(|own| own == *merge));
-    names.dedup();
-    let mut done: Vec<(&String, &String)> = Vec::new();
-    for name in names {
-        if done.contains(&name) {
-            continue;
+    let page = std::fs::read_to_string(PAGE).map_err(|source| failed("read", source))?;
+    let (start, end) = (format!("<!-- {what}: written by `make tournament WHAT={what}` -->\n"), "<!-- end -->");
+    let places = page.split_once(&start).and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
+    let (before, after) = places.ok_or_else(|| failed("find the marks in", std::io::ErrorKind::InvalidData.into()))?;
+    let tables = tables(what, &Verdicts::load(rows_of(what))?)?;
+    std::fs::write(PAGE, format!("{before}{start}{tables}{end}{after}")).map_err(|source| failed("write", source))
+}
+
+/// One table a merge: a row a method, and a column a number of models.
+fn tables(what: &str, verdicts: &Verdicts) -> stemm::Result<String> {
+    let rows = &verdicts.rows;
+    let (merges, methods) =
+        (names(rows.iter().map(|row| row.merge.as_str())), names(rows.iter().map(|row| row.method.as_str())));
+    let counts = names(rows.iter().map(|row| row.n_models));
+    let (groups, most) = (names(rows.iter().map(|row| row.group)).len(), counts.iter().max().copied().unwrap_or(0));
+    let (sure, tests) = sure(verdicts)?;
+    let mut text = format!(
+        "\n{groups} groups; rows: [{what}.parquet](methods/{what}.parquet). Excess test loss in nats: mean ± standard error over the groups; **bold** where it differs from \
+         that of weight matching with the same merge, p < {SURE} after Holm's correction over all {tests} tests of this section. Seconds of the alignment: median of the groups.\n"
+    );
+    for &merge in &merges {
+        let header: Vec<String> = counts.iter().map(|n| format!("n = {n}")).collect();
+        text += &format!("\n| by {merge} | {} | accuracy, n = {most} |", header.join(" | "));
+        // What does not depend on the merge stands once.
+        let alignment = merge == merges[0];
+        if alignment {
+            text += &format!(" mean barrier, n = {most} | seconds, n = {most} |");
         }
-        done.push(name);
-        table += &format!("\n| {} | {} |", name.0, name.1);
-        let row = |n: usize| {
-            (0..counts.len()).find(|&row| (&merges[row], &methods[row], counts[row] as usize) == (name.0, name.1, n))
-        };
-        for &n in &sizes {
-            let Some(row) = row(n) else { continue };
-            let bold = if p[row] < 0.05 { "**" } else { "" };
-            table += &format!(" {bold}{:.4}{bold} ± {:.4} |", excess[row], error[row]);
-        }
-        if let Some(row) = sizes.last().and_then(|&n| row(n)) {
-            table += &format!(" {:.4} | {:.1} |", barrier[row], seconds[row]);
+        text += &format!("\n|---|{}\n", "---:|".repeat(counts.len() + if alignment { 3 } else { 1 }));
+        for &method in &methods {
+            let own = |n: usize, value: fn(&Measured) -> f64| -> Vec<f64> {
+                let own = rows.iter().filter(|row| row.merge == merge && row.method == method && row.n_models == n);
+                own.filter_map(|row| Some(value(row.measured.as_ref().ok()?))).collect()
+            };
+            let excess = |&n: &usize| {
+                let bold = if sure.contains(&(merge.to_owned(), method.to_owned(), n)) { "**" } else { "" };
+                format!("{bold}{}{bold}", shown(mean_and_error(&own(n, Measured::excess))))
+            };
+            let cells: Vec<String> = counts.iter().map(excess).collect();
+            let accuracy = mean_and_error(&own(most, |own| own.test_accuracy)).0;
+            text += &format!("| {method} | {} | {accuracy:.3} |", cells.join(" | "));
+            if alignment {
+                let barrier = shown(mean_and_error(&own(most, |own| own.mean_barrier)));
+                text += &format!(" {barrier} | {:.1} |", median(own(most, |own| own.seconds)));
+            }
+            text.push('\n');
         }
     }
-    Ok(table)
+    let ensemble = |&n: &usize| {
+        let own = rows.iter().filter(|row| row.merge == merges[0] && row.method == methods[0] && row.n_models == n);
+        let excess = own.filter_map(|row| row.measured.as_ref().ok()).map(|own| own.ensemble_loss - own.models_loss);
+        format!("{} (n = {n})", shown(mean_and_error(&excess.collect::<Vec<f64>>())))
+    };
+    text += &format!("\nThe ensemble: {}.\n", counts.iter().map(ensemble).collect::<Vec<String>>().join(", "));
+    Ok(text)
+}
+
+/// Merge, method and number of models wherever the difference from the baseline is sure, and how many tests there were.
+fn sure(verdicts: &Verdicts) -> stemm::Result<(Vec<(String, String, usize)>, usize)> {
+    let summary = verdicts.summary(BASELINE)?;
+    let number = |name: &str| -> Vec<Option<f64>> {
+        let column = summary.column(name).and_then(|column| column.cast(&DataType::Float64));
+        column.and_then(|column| Ok(column.f64()?.iter().collect())).unwrap_or_default()
+    };
+    let text = |name: &str| -> Vec<String> {
+        let column =
+            summary.column(name).and_then(|column| Ok(column.str()?.iter().flatten().map(str::to_owned).collect()));
+        column.unwrap_or_default()
+    };
+    let (p, counts) = (number("p_holm"), number("n_models"));
+    let contests = text("merge").into_iter().zip(text("method")).zip(counts.into_iter().flatten());
+    let contests = contests.map(|((merge, method), n)| (merge, method, n as usize)).zip(&p);
+    let sure = contests.filter(|(_, p)| p.is_some_and(|p| p < SURE)).map(|(contest, _)| contest).collect();
+    Ok((sure, p.iter().flatten().count()))
+}
+
+/// What there is, each once.
+fn names<T: PartialEq>(all: impl Iterator<Item = T>) -> Vec<T> {
+    let mut once = Vec::new();
+    all.for_each(|own| {
+        if !once.contains(&own) {
+            once.push(own)
+        }
+    });
+    once
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn shown((mean, error): (f64, f64)) -> String {
+    format!("{mean:.3} ± {error:.3}")
 }

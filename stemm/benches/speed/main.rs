@@ -1,5 +1,5 @@
 //! Every benchmark beside its floor, measured in the same run: `make bench` (all, with SciPy and the kernel), or
-//! `python3 scripts/run.py cargo bench --profile dev -- ste_mm_step` (those of one name, as CSV on standard output).
+//! `python3 scripts/run.py cargo bench --profile dev --bench speed -- ste_mm_step` (those of one name, as CSV on standard output).
 //!
 //! Each benchmark runs in a process of its own, so that its peak memory is its own.
 

@@ -116,7 +116,7 @@ pub(super) fn load(path: &Path) -> Result<Vec<Row>> {
         path: path.into(),
         format: "table of experiments",
         reason,
-        hint: "keep nothing but results of experiments in the folder `results`",
+        hint: "it has to be a table of `Verdicts::frame`; keep nothing else in a folder of results",
     })
 }
 

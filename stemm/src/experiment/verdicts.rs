@@ -1,8 +1,10 @@
 //! What experiments say together: means with standard errors over groups of models, and tests against one of the methods.
 
+use std::path::Path;
+
 use polars::prelude::DataFrame;
 
-use super::rows::{Measured, Row, to_frame};
+use super::rows::{self, Measured, Row, to_frame};
 use crate::analysis::{distinct, holm, mean_and_band, mean_and_error, student};
 use crate::chart::{Chart, Lines, Series};
 use crate::error::{Error, Result};
@@ -34,6 +36,29 @@ impl<'a> From<&'a Row> for Contest<'a> {
 }
 
 impl Verdicts {
+    /// Those of a Parquet file of [`Verdicts::frame`]: gathered rows, or those beside a page of this project.
+    ///
+    /// ```
+    /// use stemm::experiment::Verdicts;
+    /// use stemm::prelude::*;
+    /// # let data = blobs(0, Device::Cpu)?;
+    /// # let trainer = Trainer { epochs: 1, batch_size: 64, ..Trainer::default() };
+    /// # let methods = vec![Naive.into(), WeightMatching::default().into()];
+    /// # let network = Network::mlp(&[16, 12, 4])?;
+    /// # let tournament = Tournament { trainer, methods, counts: vec![2], groups: 2, ..Tournament::new(network) };
+    /// let path = std::env::temp_dir().join("stemm-doc-verdicts.parquet");
+    /// let verdicts = tournament.run(&data)?;
+    /// save_parquet(&verdicts.frame(), &path)?;
+    /// assert_eq!(Verdicts::load(&path)?.rows, verdicts.rows);
+    /// # Ok::<(), stemm::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is no such table.
+    pub fn load(path: impl AsRef<Path>) -> Result<Verdicts> {
+        Ok(Verdicts { rows: rows::load(path.as_ref())? })
+    }
+
     /// One row a method, merge, number of models, group and seed: losses and barriers in nats, and the error of a cell that failed.
     pub fn frame(&self) -> DataFrame {
         to_frame(&self.rows)
