@@ -72,8 +72,9 @@ fn counts_of_steps_without_end_do_not_overflow() {
     let data = blobs(0, CPU).unwrap();
     let network = Network::mlp(&[16, 8, 4]).unwrap();
     let model = Model::new(network.clone(), network.init(0, CPU).unwrap()).unwrap();
-    // Ends by patience, whatever the number of epochs.
-    let trainer = Trainer { epochs: usize::MAX, patience: Some(1), learning_rate: 0.5, ..Trainer::default() };
+    // Ends by patience, whatever the number of epochs; of several steps each.
+    let trainer =
+        Trainer { epochs: usize::MAX, batch_size: 64, patience: Some(1), learning_rate: 0.5, ..Trainer::default() };
     assert!(trainer.train(&network, &data, &[0, 1]).is_ok());
     let search = Lanczos { count: 1, max_products: usize::MAX, ..Lanczos::default() };
     assert!(search.eigenvalues(&[("", &model), ("", &model)], &data.test).unwrap()[0].converged);

@@ -134,8 +134,89 @@ def test_numbers_that_are_none_are_refused(stemm, tmp_path):
     assert run(stemm, "run", path, 3, "--of", 3).returncode == 1
     assert run(stemm, "run", path, "--of", 3).returncode == 1
     assert "SLURM_ARRAY_TASK_ID" in run(stemm, "run", path, SLURM_ARRAY_TASK_ID="first").stderr
+    assert "JOB_COMPLETION_INDEX" in run(stemm, "run", path, "--of", 3, JOB_COMPLETION_INDEX="3").stderr
+    # A worker of HyperQueue in a job of Slurm does its own task.
+    assert "HQ_TASK_ID" in run(stemm, "run", path, "--of", 3, SLURM_ARRAY_TASK_ID="0", HQ_TASK_ID="3").stderr
+    broken = subprocess.run([stemm, "run", path], env={**os.environb, b"HQ_TASK_ID": b"\xff"}, capture_output=True, text=True)
+    assert broken.returncode == 1 and "HQ_TASK_ID" in broken.stderr
+    for option in ["--jobs", "--of"]:
+        assert run(stemm, {"--jobs": "sweep", "--of": "run"}[option], path, option, 0).returncode == 2
     assert run(stemm, "run", path, "first").returncode == 2
     assert run(stemm, "run", tmp_path / "none.toml").returncode == 1
+
+
+def test_gather_replaces_nothing_but_its_own_tables(stemm, tmp_path):
+    path = plan(tmp_path, "gathered", epochs=1)
+    assert run(stemm, "sweep", path, "--jobs", 1).returncode == 0
+    results = tmp_path / "results of gathered"
+    model = next(results.rglob("seed*.safetensors"))
+    other = tmp_path / "notes.csv"
+    other.write_text("a,b\n1,2\n")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for place in [path, model, other, pipe, tmp_path]:
+        before = place.read_bytes() if place.is_file() else place.stat().st_mode
+        said = run(stemm, "gather", path, place)
+        assert said.returncode == 1 and str(place) in said.stderr, said
+        assert before == (place.read_bytes() if place.is_file() else place.stat().st_mode)
+    everything = results / "all.parquet"
+    for _ in range(2):
+        said = run(stemm, "gather", path, everything)
+        assert said.returncode == 0 and f"{ROWS} of {ROWS} rows" in said.stdout
+    # The gathered table may be the only copy of rows that a smaller plan does not have.
+    for row in results.glob("?" * 64 + ".parquet"):
+        row.unlink()
+    whole = path.read_text()
+    path.write_text(whole.replace("groups = 2", "groups = 1"))
+    said = run(stemm, "gather", path, everything)
+    assert said.returncode == 1 and f"{ROWS // 2} rows" in said.stderr
+    path.write_text(whole.replace("groups = 2", "groups = 3"))
+    assert f"{ROWS} of {ROWS * 3 // 2} rows" in run(stemm, "gather", path, everything).stdout
+    path.write_text(whole)
+    assert run(stemm, "status", path).returncode == 0
+
+
+def test_what_ends_a_part_is_told_and_nothing_outlives_a_sweep(stemm, tmp_path, one_thread):
+    path = plan(tmp_path, "parts", epochs=16_000_000)
+    arguments = [stemm, "sweep", path, "--jobs", "2"]
+
+    def parts() -> list[int]:
+        listed = subprocess.run(["pgrep", "--full", f"stemm run {path}"], capture_output=True, text=True).stdout.split()
+        return [int(process) for process in listed]
+
+    def until(wanted) -> None:
+        end = time.monotonic() + 60
+        while not wanted():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+    sweep = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until(lambda: len(parts()) == 2)
+    sweep.terminate()
+    sweep.communicate()
+    until(lambda: not parts())
+    sweep = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # All of its parts, as the system does that has no memory left.
+    while sweep.poll() is None:
+        for process in parts():
+            os.kill(process, signal.SIGKILL)
+        time.sleep(0.1)
+    said = sweep.communicate()[1]
+    assert sweep.returncode == 1 and "--jobs" in said and "run the same again" in said, said
+    # What a part says of itself is told as well.
+    path.write_text(path.read_text().replace("Blobs = 0", "Blobs = 1").replace("16, 24, 4", "17, 24, 4").replace("16000000", "1"))
+    said = run(*arguments)
+    assert said.returncode == 1 and "MLP 17-24-4" in said.stderr, said
+
+
+def test_whoever_does_not_listen_is_no_reason_to_fail(stemm, tmp_path):
+    path = plan(tmp_path, "unheard", epochs=1)
+    for command in [f"'{stemm}' status '{path}' | head -1", f"'{stemm}' sweep '{path}' --jobs 2 2>/dev/full"]:
+        said = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True)
+        assert "panicked" not in said.stderr and said.returncode in (0, 4), said
+    assert run(stemm, "status", path).returncode == 0
+    full = subprocess.run(["bash", "-c", f"'{stemm}' status '{path}' >/dev/full"], capture_output=True, text=True)
+    assert full.returncode == 1 and "standard output" in full.stderr
 
 
 def test_slurm_gets_what_the_plan_asks_for(stemm, tmp_path):
@@ -162,6 +243,26 @@ before = ["module load cuda"]
     last = work.split("\n")[-3:-1]
     assert last[0] == "module load cuda" and last[1].endswith(f"run '{str(path).replace(chr(39), chr(39) + chr(92) + chr(39) * 2)}' --of 5")
     subprocess.run(["bash", "-n"], input=work, text=True, check=True)
+    for line in ['partition = "gpu\\necho X"', 'account = ""', "tasks = 0", "at_once = 0", "gpus = 0", "cpus = 0"]:
+        text = path.read_text()
+        path.write_text("\n".join(other for other in text.split("\n") if not other.startswith(line.split()[0] + " =")) + line + "\n")
+        said = run(stemm, "sweep", path, "--slurm", "--dry")
+        assert said.returncode == 1 and f"`{line.split()[0]}`" in said.stderr, said
+        path.write_text(text)
+
+
+def test_the_queue_is_told_of_what_was_submitted(stemm, tmp_path):
+    path, tools = plan(tmp_path, "queue"), tmp_path / "tools"
+    tools.mkdir()
+    for name, text in {"sbatch": '[ -e "$(dirname "$0")/once" ] && { echo "no more" >&2; exit 1; }; touch "$(dirname "$0")/once"; echo 42',
+                       "squeue": 'echo "$@" >&2; exit 1'}.items():
+        (tools / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tools / name).chmod(0o755)
+    search = f"{tools}:{os.environ['PATH']}"
+    said = run(stemm, "sweep", path, "--slurm", PATH=search)
+    assert said.returncode == 1 and "no more" in said.stderr and "in the queue" in said.stderr, said
+    said = run(stemm, "status", path, PATH=search)
+    assert "does not answer" in said.stdout and "--jobs 42" in said.stdout, said
 
 
 def test_the_manifest_is_one_of_kubernetes(stemm):
@@ -174,6 +275,9 @@ def test_the_manifest_is_one_of_kubernetes(stemm):
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 1}
     user = re.search(r"useradd .*--uid (\d+)", (ROOT / "Dockerfile").read_text()).group(1)
     assert job["template"]["spec"]["securityContext"]["fsGroup"] == int(user), "the image's user cannot write to the volume"
+    for arguments, code in [(["--pods", "0"], 2), (["--at-once", "0"], 2), (["--mount", "work"], 1), (["--image", ""], 1), (["--claim", ""], 1),
+                            (["--image", "a\nb"], 1), (["--mount", "/other"], 1)]:
+        assert run(stemm, "kubernetes", "/work/plan.toml", *arguments).returncode == code, arguments
     with pytest.raises(kubernetes_validate.ValidationError):
         manifest["spec"]["completionz"] = 1
         kubernetes_validate.validate(manifest, "1.32", strict=True)

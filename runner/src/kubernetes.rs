@@ -1,6 +1,10 @@
 //! A sweep on Kubernetes: the manifest of an indexed Job, whose pods share a volume.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use stemm::{Error, Result};
+
+use crate::written;
 
 /// What the Job is made of.
 pub struct Job {
@@ -14,17 +18,30 @@ pub struct Job {
 }
 
 impl Job {
-    pub fn manifest(&self) -> String {
+    /// # Errors
+    /// Names that no container can have, a plan that lies outside of the volume.
+    pub fn manifest(&self) -> Result<String> {
         let Job { image, claim, mount, pods, at_once, gpus, .. } = self;
-        // Strings of JSON are strings of YAML, whatever is in them.
-        let text = |value: &str| format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""));
-        let plan = text(&self.plan.display().to_string());
-        let (image, claim, mount) = (text(image), text(claim), text(mount));
+        let plan = written("PLAN", &self.plan)?;
+        if !Path::new(mount).is_absolute() {
+            return Err(Error::Setting { setting: "--mount", value: mount.clone(), requirement: "an absolute path" });
+        }
+        if !self.plan.starts_with(mount) {
+            let requirement = "a path below that of `--mount`, as the containers see it";
+            return Err(Error::Setting { setting: "PLAN", value: plan, requirement });
+        }
+        // Without control characters, strings of JSON are strings of YAML.
+        let text = |setting, value: &str| -> Result<String> {
+            let value = written(setting, Path::new(value))?;
+            Ok(format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")))
+        };
+        let plan = text("PLAN", &plan)?;
+        let (image, claim, mount) = (text("--image", image)?, text("--claim", claim)?, text("--mount", mount)?);
         let resources = match gpus {
             0 => String::new(),
             gpus => format!("          resources:\n            limits:\n              nvidia.com/gpu: {gpus}\n"),
         };
-        format!(
+        Ok(format!(
             r#"# Each pod takes its share of the experiments. Models are trained by whoever needs them first; the others wait, or go on from its
 # checkpoints if it is evicted. Apply: kubectl apply -f this-file
 apiVersion: batch/v1
@@ -67,6 +84,6 @@ spec:
           persistentVolumeClaim:
             claimName: {claim}
 "#
-        )
+        ))
     }
 }

@@ -1,13 +1,18 @@
 //! `stemm`: runs plans of experiments on this machine, on a Slurm cluster or on Kubernetes.
 
+mod gather;
 mod kubernetes;
 mod local;
 mod part;
+mod process;
 mod slurm;
 
+use std::fmt::Display;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use stemm::experiment::{Outcome, Plan, Status};
 use stemm::prelude::*;
@@ -59,7 +64,7 @@ enum What {
         /// The plan, a TOML file
         plan: PathBuf,
         /// Processes at the same time [default: what cores and memory allow; one on a GPU]
-        #[arg(long)]
+        #[arg(long, value_parser = at_least_one())]
         jobs: Option<usize>,
         /// Submit two job arrays to Slurm instead: the models, and the experiments after them
         #[arg(long, conflicts_with = "jobs")]
@@ -101,10 +106,10 @@ enum What {
         #[arg(long, default_value = "/work")]
         mount: String,
         /// Pods
-        #[arg(long, default_value_t = 10)]
+        #[arg(long, default_value_t = 10, value_parser = at_least_one())]
         pods: usize,
         /// Pods at the same time
-        #[arg(long, default_value_t = 2)]
+        #[arg(long, default_value_t = 2, value_parser = at_least_one())]
         at_once: usize,
         /// GPUs of a pod
         #[arg(long, default_value_t = 0)]
@@ -119,7 +124,7 @@ struct Work {
     /// Which one, from 0 [default: SLURM_ARRAY_TASK_ID, JOB_COMPLETION_INDEX or HQ_TASK_ID; without them all]
     index: Option<usize>,
     /// Divide them into so many parts, and take part INDEX
-    #[arg(long, value_name = "PARTS")]
+    #[arg(long, value_name = "PARTS", value_parser = at_least_one())]
     of: Option<usize>,
 }
 
@@ -132,7 +137,7 @@ fn main() -> ExitCode {
     match Command::parse().what.run() {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("stemm: {error}");
+            let _ = writeln!(std::io::stderr(), "stemm: {error}"); // whoever cannot be told is not told
             ExitCode::from(1)
         }
     }
@@ -149,7 +154,7 @@ impl What {
                 let own = Part::new(work.index, work.of)?.of(&entries)?;
                 let verdicts = plan.run(own, device(), Progress::default())?;
                 let failed = verdicts.rows.iter().filter(|row| row.measured.is_err()).count();
-                println!("experiments done: {}, of them failed: {failed}", own.len());
+                out(format_args!("experiments done: {}, of them failed: {failed}", own.len()))?;
                 Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
             }
             What::Train(work) => {
@@ -157,43 +162,64 @@ impl What {
                 let models = Plan::models(&plan.entries()?);
                 let own = Part::new(work.index, work.of)?.of(&models)?;
                 let failed = plan.train(own, device(), Progress::default())?;
-                failed.iter().for_each(|error| println!("failed: {error}"));
-                println!("models trained: {}, of them failed: {}", own.len(), failed.len());
+                failed.iter().try_for_each(|error| out(format_args!("failed: {error}")))?;
+                out(format_args!("models trained: {}, of them failed: {}", own.len(), failed.len()))?;
                 Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
             }
             What::Status { plan: path, missing } => {
                 let plan = Plan::load(&path)?;
                 let status = plan.status()?;
                 if missing {
-                    status.missing().iter().for_each(|number| println!("{number}"));
+                    status.missing().iter().try_for_each(out)?;
                 } else {
-                    println!("{}", status.frame());
-                    say(&status);
-                    slurm::queue(&plan);
+                    out(status.frame())?;
+                    say(&status)?;
+                    slurm::queue(&plan)?;
                 }
                 Ok(end(&status))
             }
-            What::Gather { plan, file } => {
-                let verdicts = Plan::load(&plan)?.verdicts()?;
-                match file.extension().is_some_and(|ending| ending == "csv") {
-                    true => save_csv(&verdicts.frame(), &file)?,
-                    false => save_parquet(&verdicts.frame(), &file)?,
-                }
-                println!("{} rows are in {}", verdicts.rows.len(), file.display());
-                Ok(ExitCode::SUCCESS)
-            }
+            What::Gather { plan, file } => gather::gather(&plan, &file),
             What::Kubernetes { plan, image, claim, mount, pods, at_once, gpus } => {
-                print!("{}", kubernetes::Job { plan, image, claim, mount, pods, at_once, gpus }.manifest());
+                let manifest = kubernetes::Job { plan, image, claim, mount, pods, at_once, gpus }.manifest()?;
+                out(manifest.trim_end())?;
                 Ok(ExitCode::SUCCESS)
             }
         }
     }
 }
 
+/// A number of something of which there must be one.
+fn at_least_one() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..)
+}
+
+/// Writes a line to the standard output. Whoever does not read to the end has seen enough.
+fn out(line: impl Display) -> stemm::Result<()> {
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(source) if source.kind() != std::io::ErrorKind::BrokenPipe => {
+            let (path, hint) = ("the standard output".into(), "give it a place that can be written to");
+            Err(stemm::Error::File { action: "write to", path, source, hint })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// How far a plan is, and the first errors.
-fn say(status: &Status) {
-    println!("{status}");
-    status.errors.iter().take(10).for_each(|(number, error)| println!("experiment {number} failed: {error}"));
+fn say(status: &Status) -> stemm::Result<()> {
+    out(status)?;
+    let mut first = status.errors.iter().take(10);
+    first.try_for_each(|(number, error)| out(format_args!("experiment {number} failed: {error}")))
+}
+
+/// A path or name as text of a script: some words, in one line.
+fn written(setting: &'static str, value: &Path) -> stemm::Result<String> {
+    match value.to_str() {
+        Some(text) if !text.is_empty() && !text.contains(char::is_control) => Ok(text.to_owned()),
+        _ => {
+            let requirement = "some text, in UTF-8 and of one line";
+            Err(stemm::Error::Setting { setting, value: format!("{value:?}"), requirement })
+        }
+    }
 }
 
 /// The error of a file in the folder of results that cannot be made.

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use stemm::experiment::Plan;
+use stemm::experiment::{Plan, Slurm};
 use stemm::{Error, Result};
 
-use crate::unwritable;
+use crate::{out, unwritable, written};
 
 /// Tasks of an array where the plan says nothing: what clusters allow by default.
 const MOST_TASKS: usize = 1_000;
@@ -17,6 +17,8 @@ pub fn sweep(path: &Path, dry: bool) -> Result<ExitCode> {
     let entries = plan.entries()?;
     let models = Plan::models(&entries).len();
     let folder = absolute(&plan.results).join("slurm");
+    let list = folder.join("jobs");
+    check(&plan.slurm)?;
     std::fs::create_dir_all(&folder).map_err(unwritable("make", &folder))?;
     let mut before: Option<String> = None;
     let mut jobs = Vec::new();
@@ -24,7 +26,7 @@ pub fn sweep(path: &Path, dry: bool) -> Result<ExitCode> {
         let script = folder.join(format!("{what}.sh"));
         std::fs::write(&script, text(&plan, path, what, count)?).map_err(unwritable("write", &script))?;
         if dry {
-            println!("{}", script.display());
+            out(script.display())?;
             continue;
         }
         let mut submit = Command::new("sbatch");
@@ -41,19 +43,40 @@ pub fn sweep(path: &Path, dry: bool) -> Result<ExitCode> {
         })?;
         if !said.status.success() {
             let source = std::io::Error::other(String::from_utf8_lossy(&said.stderr).trim().to_owned());
-            return Err(Error::File { action: "submit", path: script, source, hint: "correct the plan's [slurm]" });
+            let hint = match jobs.is_empty() {
+                true => "correct the plan's [slurm]",
+                false => {
+                    "correct the plan's [slurm]; `stemm status` shows the array of the models, which is in the queue"
+                }
+            };
+            return Err(Error::File { action: "submit", path: script, source, hint });
         }
         let job = String::from_utf8_lossy(&said.stdout).trim().split(';').next().unwrap_or_default().to_owned();
-        println!("{what}: job {job}");
+        out(format_args!("{what}: job {job}"))?;
         jobs.push(job.clone());
+        std::fs::write(&list, jobs.join("\n")).map_err(unwritable("write", &list))?;
         before = Some(job);
     }
     if !dry {
-        let list = folder.join("jobs");
-        std::fs::write(&list, jobs.join("\n")).map_err(unwritable("write", &list))?;
-        println!("stemm status {} says how far it is", path.display());
+        out(format_args!("stemm status {} says how far it is", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Refuses what no option of `sbatch` can be.
+fn check(slurm: &Slurm) -> Result<()> {
+    let numbers = [("tasks", slurm.tasks), ("at_once", slurm.at_once), ("gpus", slurm.gpus), ("cpus", slurm.cpus)];
+    if let Some((setting, _)) = numbers.iter().find(|(_, number)| *number == Some(0)) {
+        return Err(Error::Setting { setting, value: "0".into(), requirement: "at least 1, or left out" });
+    }
+    let texts = [
+        ("account", &slurm.account),
+        ("partition", &slurm.partition),
+        ("time", &slurm.time),
+        ("memory", &slurm.memory),
+    ];
+    let given = texts.into_iter().filter_map(|(setting, text)| Some((setting, text.as_ref()?)));
+    given.into_iter().try_for_each(|(setting, text)| written(setting, Path::new(text)).map(|_| ()))
 }
 
 /// The script of an array.
@@ -65,7 +88,7 @@ fn text(plan: &Plan, path: &Path, what: &str, count: usize) -> Result<String> {
     let mut options = vec![
         ("job-name", format!("stemm-{what}")),
         ("array", format!("0-{}{at_once}", tasks - 1)),
-        ("output", logs.join(format!("{what}-%a.log")).display().to_string()),
+        ("output", format!("{}/{what}-%a.log", written("results", &logs)?.replace('%', "%%"))),
         ("open-mode", "append".to_owned()),
         ("ntasks", "1".to_owned()),
     ];
@@ -86,17 +109,22 @@ fn text(plan: &Plan, path: &Path, what: &str, count: usize) -> Result<String> {
     Ok(format!(
         "#!/bin/bash\n{}#SBATCH --requeue\n{before}exec {} {what} {} --of {tasks}\n",
         lines.collect::<String>(),
-        quoted(&program),
-        quoted(&absolute(path)),
+        quoted(&written("stemm", &program)?),
+        quoted(&written("PLAN", &absolute(path))?),
     ))
 }
 
 /// What the queue says of the jobs that were submitted, where there is one.
-pub fn queue(plan: &Plan) {
-    let Ok(jobs) = std::fs::read_to_string(plan.results.join("slurm").join("jobs")) else { return };
+pub fn queue(plan: &Plan) -> Result<()> {
+    let Ok(jobs) = std::fs::read_to_string(plan.results.join("slurm").join("jobs")) else { return Ok(()) };
     let jobs = jobs.lines().collect::<Vec<_>>().join(",");
     let arguments = ["--noheader", "--array", "--format=%T", "--jobs", &jobs];
-    let Ok(said) = Command::new("squeue").args(arguments).output() else { return };
+    let Ok(said) = Command::new("squeue").args(arguments).output() else { return Ok(()) };
+    let complaint = String::from_utf8_lossy(&said.stderr);
+    // Slurm forgets jobs some minutes after their end.
+    if !said.status.success() && !complaint.contains("Invalid job id") {
+        return out(format_args!("the queue does not answer: {}", complaint.trim()));
+    }
     let mut states: Vec<(String, usize)> = Vec::new();
     for state in String::from_utf8_lossy(&said.stdout).lines() {
         match states.iter_mut().find(|(own, _)| own == state) {
@@ -105,14 +133,14 @@ pub fn queue(plan: &Plan) {
         }
     }
     let states: Vec<String> = states.iter().map(|(state, count)| format!("{count} {}", state.to_lowercase())).collect();
-    println!("in the queue: {}", if states.is_empty() { "nothing".to_owned() } else { states.join(", ") });
+    out(format_args!("in the queue: {}", if states.is_empty() { "nothing".to_owned() } else { states.join(", ") }))
 }
 
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// A path as one word of a shell.
-fn quoted(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
+/// One word of a shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }

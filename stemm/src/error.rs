@@ -127,11 +127,11 @@ pub enum Error {
 
     // Tensors and networks
     /// A tensor has another shape than it must have.
-    #[error("{tensor} has shape {found:?}, expected {expected:?}; {hint}")]
+    #[error("{tensor} has shape {found:?}, expected {}; {hint}", sizes(expected))]
     ShapeMismatch {
         /// The tensor.
         tensor: String,
-        /// The shape it must have.
+        /// The shape it must have; -1 is any size.
         expected: Vec<i64>,
         /// The shape it has.
         found: Vec<i64>,
@@ -311,8 +311,24 @@ pub enum Error {
     Chart(String),
 }
 
+impl Error {
+    /// Values that are not finite, with the setting of whoever computed them from what was finite.
+    pub(crate) fn diverged(self, hint: &'static str) -> Error {
+        match self {
+            Error::NonFinite { tensor, .. } => Error::NonFinite { tensor, hint },
+            other => other,
+        }
+    }
+}
+
 /// What to do about values of a network that are not finite.
 pub(crate) const RETRAIN: &str = "train the model again, with a smaller learning rate if the loss diverged";
+
+/// A shape, of which some sizes may be any.
+fn sizes(shape: &[i64]) -> String {
+    let sizes: Vec<String> = shape.iter().map(|&size| if size < 0 { "any".into() } else { size.to_string() }).collect();
+    format!("[{}]", sizes.join(", "))
+}
 
 /// Names that an error shows of a long list.
 const SHOWN_NAMES: usize = 5;

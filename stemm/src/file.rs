@@ -12,7 +12,7 @@ pub(crate) use tensors::{Contents, RESERVED, Stored, bytes_of, digest_of, read_s
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -112,12 +112,18 @@ pub(crate) fn make_folder(folder: &Path, hint: &'static str) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(failed)
 }
 
-/// Writes a file under a temporary name beside its place, then moves it there; makes the folder if need be.
+/// Writes a file under a temporary name beside its place, then moves it there; makes the folder if need be. Where there is a link,
+/// the file is that to which it leads. Devices and pipes are no places for it.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let failed = |hint| move |source| Error::File { action: "write", path: path.into(), source, hint };
     if path.is_dir() || path.file_name().is_none() {
         let reason = std::io::Error::from(std::io::ErrorKind::IsADirectory);
         return Err(failed("add the name of a file to this folder")(reason));
+    }
+    let place = end_of_links(path).map_err(failed("remove the link, or give another path"))?;
+    let path = place.as_path();
+    if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+        return Err(failed("give the path of a file")(std::io::Error::other("no regular file")));
     }
     let folder = path.parent().unwrap_or(Path::new(""));
     std::fs::create_dir_all(folder).map_err(failed(WRITE_HINT))?;
@@ -135,4 +141,42 @@ pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
         let _ = std::fs::remove_file(&partial); // the first error is the one to report
         failed(WRITE_HINT)(source)
     })
+}
+
+/// Where a path leads, also to a file that is not there yet.
+fn end_of_links(path: &Path) -> std::io::Result<PathBuf> {
+    let mut place = path.to_owned();
+    // As many as the system follows.
+    for _ in 0..40 {
+        match std::fs::read_link(&place) {
+            Ok(next) => place = place.parent().unwrap_or(Path::new("")).join(next),
+            Err(_) => return Ok(place),
+        }
+    }
+    Err(std::io::Error::other("too many links"))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn links_are_followed_and_what_is_no_file_is_left_alone() {
+        let folder = std::env::temp_dir().join(format!("stemm-links-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("deep")).unwrap();
+        let (first, second, file) = (folder.join("first"), folder.join("second"), folder.join("deep/file"));
+        symlink("second", &first).unwrap();
+        symlink("deep/file", &second).unwrap();
+        write_atomically(&first, b"new").unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"new");
+        assert!(first.is_symlink() && second.is_symlink());
+        symlink("circle", folder.join("circle")).unwrap();
+        write_atomically(&folder.join("circle"), b"").unwrap_err();
+        symlink("/dev/null", folder.join("device")).unwrap();
+        let error = write_atomically(&folder.join("device"), b"").unwrap_err();
+        assert!(error.to_string().contains("no regular file"), "{error}");
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 }

@@ -94,10 +94,14 @@ impl Aligner for ActivationMatching {
         }
     }
 
+    fn check(&self) -> Result<()> {
+        positive("samples", self.samples)?;
+        positive("max_sweeps", self.max_sweeps)
+    }
+
     fn align(&self, models: &[Model], data: &Splits) -> Result<Alignment> {
         check_models("activation matching", models, 2)?;
-        positive("samples", self.samples)?;
-        positive("max_sweeps", self.max_sweeps)?;
+        self.check()?;
         models[0].network.check_splits(data)?;
         let _guard = tch::no_grad_guard();
         let start = Instant::now();

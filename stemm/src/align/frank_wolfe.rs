@@ -20,7 +20,7 @@ use crate::error::Result;
 use crate::network::{Model, Params, PermutationSpec, check_models};
 use crate::progress::{Progress, Task};
 use crate::rng::{Purpose, rng};
-use crate::train::{Precision, positive};
+use crate::train::{Precision, within};
 
 /// Settings of the Frank-Wolfe matching; needs no data.
 ///
@@ -64,10 +64,14 @@ impl Aligner for FrankWolfe {
         "frank-wolfe"
     }
 
+    fn check(&self) -> Result<()> {
+        within("starts", self.starts, 1)?;
+        within("max_steps", self.max_steps, 1)
+    }
+
     fn align(&self, models: &[Model], _data: &Splits) -> Result<Alignment> {
         check_models("Frank-Wolfe matching", models, 2)?;
-        positive("starts", self.starts)?;
-        positive("max_steps", self.max_steps)?;
+        self.check()?;
         let _guard = tch::no_grad_guard();
         let begin = Instant::now();
         let spec = models[0].network.permutation_spec();

@@ -104,6 +104,10 @@ impl Aligner for Method {
         }
     }
 
+    fn check(&self) -> Result<()> {
+        self.inner().check()
+    }
+
     fn align(&self, models: &[Model], data: &Splits) -> Result<Alignment> {
         Ok(Alignment { method: self.name().to_owned(), ..self.inner().align(models, data)? })
     }

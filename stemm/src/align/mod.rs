@@ -55,6 +55,14 @@ pub trait Aligner: std::fmt::Debug {
     /// Fewer than two models, models of different networks, NaN weights, settings out of range.
     fn align(&self, models: &[Model], data: &Splits) -> Result<Alignment>;
 
+    /// Refuses settings out of range, before there are any models; [`Aligner::align`] does so as well.
+    ///
+    /// # Errors
+    /// A setting out of range. Without a form of its own, none.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// The same method with another seed and another place for its progress.
     fn with(&self, seed: u64, progress: Progress) -> Method;
 }

@@ -21,7 +21,7 @@ use crate::file::{self, Metadata, prefixed, reserved};
 use crate::network::{Mode, Model, Network, Params, Pass, PermutationSpec, check_models};
 use crate::progress::Progress;
 use crate::rng::{Purpose, rng, step_seed};
-use crate::train::{Optimiser, OptimiserState, check_learning_rate, positive};
+use crate::train::{Optimiser, OptimiserState, check_learning_rate, positive, within};
 
 /// What is lowered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,15 +103,20 @@ impl Aligner for Sinkhorn {
         }
     }
 
-    fn align(&self, models: &[Model], data: &Splits) -> Result<Alignment> {
-        check_models("Sinkhorn Re-Basin", models, 2)?;
-        positive("steps", self.steps)?;
+    fn check(&self) -> Result<()> {
+        within("steps", self.steps, 1)?;
         positive("batch_size", self.batch_size)?;
         check_learning_rate(self.learning_rate)?;
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
             let (value, requirement) = (self.temperature.to_string(), "positive and finite, such as 1.0");
             return Err(Error::Setting { setting: "temperature", value, requirement });
         }
+        Ok(())
+    }
+
+    fn align(&self, models: &[Model], data: &Splits) -> Result<Alignment> {
+        check_models("Sinkhorn Re-Basin", models, 2)?;
+        self.check()?;
         let network = &models[0].network;
         let needs_data = self.loss != SinkhornLoss::Distance;
         if needs_data {
@@ -129,18 +134,19 @@ impl Aligner for Sinkhorn {
         let mut mixing = rng(self.seed, Purpose::Mixing);
         let checkpoint = checkpoint_of(self.checkpoints.as_deref(), "sinkhorn", (self, "steps"), models, data)?;
         let (mut history, mut earlier) = (Vec::new(), 0.0);
-        if let Some(checkpoint) = &checkpoint
-            && let Some(mut stored) = checkpoint.load(models[0].params.device())?
-        {
-            history = stored.value::<Vec<Record>>("history")?;
-            checkpoint.not_ahead(history.len(), "steps", self.steps)?;
-            for (index, mover) in movers.iter_mut().enumerate() {
-                mover.logits = stored.params(&reserved(&format!("logits{index}")), &mover.logits)?.into_leaves()?;
-                let optimiser = OptimiserState::new(Optimiser::Adam, &mover.logits)?;
-                mover.optimiser = optimiser.resumed(&format!("model{index}_"), history.len(), &mut stored)?;
-            }
-            stored.resume("mixing", &mut mixing)?;
-            earlier = stored.value("seconds")?;
+        if let Some(checkpoint) = &checkpoint {
+            checkpoint.load(models[0].params.device(), |mut stored| {
+                history = stored.value::<Vec<Record>>("history")?;
+                checkpoint.not_ahead(history.len(), "steps", self.steps)?;
+                for (index, mover) in movers.iter_mut().enumerate() {
+                    mover.logits = stored.params(&reserved(&format!("logits{index}")), &mover.logits)?.into_leaves()?;
+                    let optimiser = OptimiserState::new(Optimiser::Adam, &mover.logits)?;
+                    mover.optimiser = optimiser.resumed(&format!("model{index}_"), history.len(), &mut stored)?;
+                }
+                stored.resume("mixing", &mut mixing)?;
+                earlier = stored.value("seconds")?;
+                Ok(())
+            })?;
         }
         let mut task = self.progress.task(format!("{}, {} models", self.name(), models.len()), self.steps);
         task.skip(history.len());

@@ -77,11 +77,15 @@ impl Aligner for WeightMatching {
         "weight matching"
     }
 
+    fn check(&self) -> Result<()> {
+        positive("max_sweeps", self.max_sweeps)
+    }
+
     /// Two models: the second is matched to the first. More: all are matched to the mean of the others, then moved
     /// together so that the first keeps its units.
     fn align(&self, models: &[Model], _data: &Splits) -> Result<Alignment> {
         check_models("weight matching", models, 2)?;
-        positive("max_sweeps", self.max_sweeps)?;
+        self.check()?;
         let _guard = tch::no_grad_guard();
         let start = Instant::now();
         let spec = models[0].network.permutation_spec();

@@ -88,7 +88,7 @@ impl Bezier {
     /// Another number of models than two, models of different networks, settings out of range, a loss that diverges.
     pub fn fit(&self, label: &str, models: &[Model], data: &Splits) -> Result<Barriers> {
         check_models("a curve", models, 2)?;
-        positive("epochs", self.epochs)?;
+        within("epochs", self.epochs, 1)?;
         positive("batch_size", self.batch_size)?;
         check_learning_rate(self.learning_rate)?;
         models[0].network.check_splits(data)?;
@@ -111,14 +111,16 @@ impl Bezier {
         });
         let checkpoint = checkpoint.transpose()?;
         let (mut control, mut step) = (control, 0);
-        if let Some(checkpoint) = &checkpoint
-            && let Some(mut stored) = checkpoint.load(control.device())?
-        {
-            step = stored.value("steps")?;
-            checkpoint.not_ahead(step / an_epoch, "epochs", self.epochs)?;
-            control = stored.params(&reserved("control"), &control)?;
-            optimiser = optimiser.resumed("", step, &mut stored)?;
-            stored.resume("places", &mut rng)?;
+        if let Some(checkpoint) = &checkpoint {
+            let resumed = checkpoint.load(control.device(), |mut stored| {
+                let step = stored.value("steps")?;
+                checkpoint.not_ahead(step / an_epoch, "epochs", self.epochs)?;
+                stored.resume("places", &mut rng)?;
+                Ok((step, stored.params(&reserved("control"), &control)?, optimiser.resumed("", step, &mut stored)?))
+            })?;
+            if let Some(resumed) = resumed {
+                (step, control, optimiser) = resumed;
+            }
         }
         let mut task = self.progress.task(format!("curve {label}"), self.epochs.saturating_mul(an_epoch));
         task.skip(step);
@@ -136,7 +138,7 @@ impl Bezier {
                 step += 1;
                 task.step(|| format!("epoch {}, loss on the curve {:.4}", epoch + 1, tally.mean_loss(0)))?;
             }
-            tally.check_finite()?;
+            tally.check_finite().map_err(|error| error.diverged("use a smaller `learning_rate` of the curve"))?;
             if let Some(checkpoint) = &checkpoint {
                 let mut tensors = prefixed(&reserved("control"), &control);
                 tensors.extend(optimiser.saved(""));

@@ -266,6 +266,8 @@ mod tests {
         assert_eq!(fitted.images().sum(Kind::Float).double_value(&[]), 2.0 * 3.0 * 9.0);
         assert!(matches!(data.fit_to(&[3, 2, 5]), Err(Error::ShapeMismatch { .. })));
         assert!(matches!(images(2).fit_to(&[3, 3, 3]), Err(Error::ShapeMismatch { .. })));
+        let flat = crate::data::blobs(0, Device::Cpu)?.train.fit_to(&[3, 3, 3]).unwrap_err().to_string();
+        assert!(flat.contains("expected [any, any, any, any]"), "{flat}");
         Ok(())
     }
 }

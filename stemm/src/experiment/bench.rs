@@ -58,6 +58,9 @@ pub(super) struct Figures {
     worst_barrier: f64,
     /// SHA-256 of the models that were aligned.
     models: String,
+    /// [`Experiment::alignment`]; nothing in files of before it was there.
+    #[serde(default)]
+    alignment: String,
 }
 
 impl<'a> Bench<'a> {
@@ -169,7 +172,7 @@ impl<'a> Bench<'a> {
         let _claim = path.as_deref().map(Claim::of).transpose()?;
         let digest = digest_of(models.iter().flat_map(|model| model.params.all()))?;
         let known = match &path {
-            Some(path) if path.exists() => known(path, experiment, &digest)?,
+            Some(path) if path.exists() => known(path, experiment, hash, &digest)?,
             _ => None,
         };
         if let Some((alignment, figures)) = &known
@@ -212,6 +215,7 @@ impl<'a> Bench<'a> {
             mean_barrier: barriers.iter().sum::<f64>() / barriers.len() as f64,
             worst_barrier: finite("a barrier", highest(barriers.iter().copied()))?,
             models: digest,
+            alignment: hash.to_owned(),
         };
         if let Some(path) = &path {
             alignment.save_with(path, &experiment.network, &figures)?;
@@ -237,9 +241,11 @@ impl<'a> Bench<'a> {
     fn healed<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
         loop {
             match work() {
-                Err(Error::Corrupt { path, .. } | Error::CheckpointMismatch { path, .. })
-                    if self.store.is_some_and(|store| store.holds(&path)) =>
-                {
+                Err(
+                    Error::Corrupt { path, .. }
+                    | Error::CheckpointMismatch { path, .. }
+                    | Error::CheckpointAhead { path, .. },
+                ) if self.store.is_some_and(|store| store.holds(&path)) => {
                     set_aside(&path)?;
                 }
                 other => return other,
@@ -282,12 +288,18 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// The stored alignment of these very models, if it can be read.
-fn known(path: &Path, experiment: &Experiment, digest: &str) -> Result<Option<(Alignment, Figures)>> {
+/// The stored alignment by this very method of these very models, if it can be read.
+fn known(path: &Path, experiment: &Experiment, hash: &str, digest: &str) -> Result<Option<(Alignment, Figures)>> {
     match Alignment::load_with::<Figures>(path, &experiment.network) {
-        Ok((alignment, figures)) => Ok((figures.models == digest).then_some((alignment, figures))),
+        Ok((_, figures)) if figures.models != digest => Ok(None), // of models that were trained anew
+        Ok((alignment, figures))
+            if alignment.permutations.len() == experiment.models.len()
+                && (figures.alignment.is_empty() || figures.alignment == hash) =>
+        {
+            Ok(Some((alignment, figures)))
+        }
         Err(error @ Error::File { .. }) => Err(error),
-        Err(_) => {
+        _ => {
             set_aside(path)?;
             Ok(None)
         }

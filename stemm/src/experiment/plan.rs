@@ -158,6 +158,17 @@ impl fmt::Display for Architecture {
     }
 }
 
+/// An error of one part of a plan with the words for that part; files and interrupts speak for themselves.
+fn about(what: &str, which: impl fmt::Display, error: Error) -> Error {
+    match error {
+        Error::File { action: action @ "read", path, source, .. } => {
+            Error::File { action, path, source, hint: "fetch it by `make data`, and name its folder as `data_folder`" }
+        }
+        error @ (Error::File { .. } | Error::Interrupted { .. }) => error,
+        other => Error::Experiment { reason: format!("{what}, {which}: {other}") },
+    }
+}
+
 impl Plan {
     /// Reads a plan; its folders are those beside it.
     ///
@@ -166,8 +177,9 @@ impl Plan {
     pub fn load(path: impl AsRef<Path>) -> Result<Plan> {
         let path = path.as_ref();
         let bytes = file::read(path, "check the path")?;
-        let text = String::from_utf8_lossy(&bytes);
-        let mut plan = Plan::read(&text).map_err(|reason| Error::Plan { path: path.into(), reason })?;
+        let text = String::from_utf8(bytes).map_err(|error| format!("it is no UTF-8: {}", error.utf8_error()));
+        let plan = text.and_then(|text| Plan::read(&text));
+        let mut plan = plan.map_err(|reason| Error::Plan { path: path.into(), reason })?;
         let beside = path.parent().unwrap_or(Path::new(""));
         plan.results = beside.join(&plan.results);
         plan.data_folder = beside.join(&plan.data_folder);
@@ -183,7 +195,15 @@ impl Plan {
     }
 
     fn read(text: &str) -> std::result::Result<Plan, String> {
-        toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())
+        toml::from_str(text).map_err(|error| {
+            let reason = error.to_string().trim_end().to_owned();
+            // The words of a library for what readers write first: a name alone.
+            let bare = ["expected newtype variant", "expected struct variant", "expected tuple variant"];
+            match bare.iter().any(|words| reason.contains(words)) {
+                true => format!("{reason}\nwrite it with what it takes: {{ WeightMatching = {{}} }}, {{ Blobs = 0 }}, {{ Sgd = {{ momentum = 0.9, weight_decay = 5e-4, nesterov = false }} }}"),
+                false => reason,
+            }
+        })
     }
 
     /// Its experiments in the order of their numbers: those that share models stand side by side.
@@ -218,7 +238,7 @@ impl Plan {
                     seeds: self.seeds.clone(),
                     barrier_points: self.barrier_points,
                     trace: self.trace.clone(),
-                    ..Tournament::new(architecture.network()?)
+                    ..Tournament::new(architecture.network().map_err(|error| about("networks", architecture, error))?)
                 };
                 let name = data.to_string();
                 entries.extend(tournament.entries(&Data::Published(data.clone()), &name, &architecture.to_string())?);
@@ -273,7 +293,10 @@ impl Plan {
                 // Whoever needs the others need not wait for the error of one.
                 if let Err(error) = bench.models(&entry.experiment) {
                     match error {
-                        Error::Experiment { .. } => failed.push(error.to_string()),
+                        Error::Experiment { .. } => {
+                            let seeds = &entry.experiment.models;
+                            failed.push(format!("{}, {}, seed {seeds:?}: {error}", entry.data, entry.network));
+                        }
                         other => return Err(other),
                     }
                 }
@@ -298,9 +321,12 @@ impl Plan {
         for own in entries.chunk_by(same) {
             let experiment = &own[0].experiment;
             let Data::Published(published) = &experiment.data else { continue };
-            let data = published.load(&self.data_folder, device, &experiment.network)?;
-            own.chunk_by(|a, b| a.shares_models_with(b))
-                .try_for_each(|group| group[0].experiment.network.check_splits(&data))?;
+            let unfit = |error| about(&own[0].data, &own[0].network, error);
+            let data = published.load(&self.data_folder, device, &experiment.network).map_err(unfit)?;
+            for group in own.chunk_by(|a, b| a.shares_models_with(b)) {
+                let fits = group[0].experiment.network.check_splits(&data);
+                fits.map_err(|error| about(&group[0].data, &group[0].network, error))?;
+            }
             let mut bench = Bench::kept_in(&data, store);
             bench.progress = progress;
             if device != Device::Cpu {

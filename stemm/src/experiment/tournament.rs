@@ -1,5 +1,7 @@
 //! The referee: all methods on the same models, over groups of models that share none, with standard errors.
 
+use std::collections::HashSet;
+use std::hash::Hash;
 use std::path::PathBuf;
 
 use super::{Bench, Data, Entry, Experiment, Store, Verdicts, size_of};
@@ -7,6 +9,7 @@ use crate::align::{ActivationMatching, Aligner, FrankWolfe, Method, Naive, SteMm
 use crate::analysis::Hutchinson;
 use crate::data::Splits;
 use crate::error::{Error, Result};
+use crate::file;
 use crate::merge::Merging;
 use crate::network::Network;
 use crate::progress::Progress;
@@ -63,6 +66,13 @@ pub struct Tournament {
 
 /// Experiments of a tournament, at most.
 const MOST: usize = 1_000_000;
+/// Seeds of models that all of them name, at most: they fit into memory.
+const MOST_MODELS: usize = 10_000_000;
+
+/// Whether a list names something twice.
+fn twice<T: Eq + Hash>(list: &[T]) -> bool {
+    list.iter().collect::<HashSet<_>>().len() < list.len()
+}
 
 impl Tournament {
     /// A tournament of all methods that take no gradients, and STE-MM, by the mean of 2, 3 and 5 models of five groups.
@@ -155,29 +165,62 @@ impl Tournament {
         within("barrier_points", self.barrier_points, 2)?;
         let names: Vec<&str> = self.methods.iter().map(|method| method.name()).collect();
         let merges: Vec<String> = self.merges.iter().map(Merging::to_string).collect();
-        let twice = |names: &[&str]| (1..names.len()).find(|&place| names[..place].contains(&names[place]));
         let merge_names: Vec<&str> = merges.iter().map(String::as_str).collect();
         for (setting, names) in [("methods", &names), ("merges", &merge_names)] {
-            if names.is_empty() || twice(names).is_some() {
+            if names.is_empty() || twice(names) {
                 let (value, requirement) = (format!("{names:?}"), "at least one, and no name twice");
                 return Err(Error::Setting { setting, value, requirement });
             }
         }
-        if self.counts.is_empty() || self.counts.contains(&0) {
-            let (value, requirement) = (format!("{:?}", self.counts), "at least one number, each at least 1");
-            return Err(Error::Setting { setting: "counts", value, requirement });
+        self.check_parts()?;
+        let wrong = |setting, value, requirement| Err(Error::Setting { setting, value, requirement });
+        if self.counts.is_empty() || self.counts.contains(&0) || twice(&self.counts) {
+            return wrong(
+                "counts",
+                format!("{:?}", self.counts),
+                "at least one number, each at least 1 and none twice",
+            );
+        }
+        if self.seeds.is_empty() || twice(&self.seeds) {
+            return wrong("seeds", format!("{:?}", self.seeds), "at least one seed for the methods, and none twice");
         }
         self.counts.iter().try_for_each(|&count| within("counts", count, 1))?;
-        let lists = [self.counts.len(), self.methods.len(), self.merges.len(), self.seeds.len()];
-        if lists.iter().try_fold(self.groups, |all, &length| all.checked_mul(length)).is_none_or(|all| all > MOST) {
-            let (value, requirement) = (self.groups.to_string(), "few enough for a million experiments in all");
-            return Err(Error::Setting { setting: "groups", value, requirement });
+        let lists = [self.methods.len(), self.merges.len(), self.seeds.len()];
+        let cells = lists.iter().try_fold(self.groups, |all, &length| all.checked_mul(length));
+        let times = |each: usize| cells.and_then(|cells| cells.checked_mul(each)).unwrap_or(usize::MAX);
+        if times(self.counts.len()) > MOST {
+            return wrong("groups", self.groups.to_string(), "few enough for a million experiments in all");
         }
-        if self.seeds.is_empty() {
-            let (value, requirement) = ("none".to_owned(), "at least one seed for the methods");
-            return Err(Error::Setting { setting: "seeds", value, requirement });
+        if times(self.counts.iter().sum()) > MOST_MODELS {
+            let value = format!("{:?}", self.counts);
+            return wrong(
+                "counts",
+                value,
+                "few enough, with `groups`, for ten million models in all experiments together",
+            );
         }
         Ok(())
+    }
+
+    /// Refuses settings of its methods, merges and trace before anything is trained.
+    fn check_parts(&self) -> Result<()> {
+        let of = |setting: &'static str, name: &str, checked: Result<()>| match checked {
+            Err(Error::Setting { setting: inner, value, requirement }) => {
+                Err(Error::Setting { setting, value: format!("{name} with `{inner}` {value}"), requirement })
+            }
+            other => other,
+        };
+        for method in &self.methods {
+            of("methods", method.name(), method.check())?;
+            // The seeds of all methods are those of the tournament.
+            if file::to_json(method) != file::to_json(&method.with(0, Progress::Silent)) {
+                let value = format!("{} with a `seed`", method.name());
+                let requirement = "without seeds of their own: give them as `seeds`";
+                return Err(Error::Setting { setting: "methods", value, requirement });
+            }
+        }
+        self.merges.iter().try_for_each(|merge| of("merges", &merge.to_string(), merge.check()))?;
+        self.trace.as_ref().map_or(Ok(()), |trace| of("trace", "one", trace.check()))
     }
 
     fn model_seeds(&self, group: usize) -> Vec<u64> {

@@ -47,11 +47,25 @@ impl Checkpoint {
         Error::CheckpointMismatch { path: self.path.clone(), field: field.to_owned() }
     }
 
-    /// What is there to go on from, or `None`; makes the folder now, not after the first save.
+    /// What somebody reads from what is there to go on from, or `None`; makes the folder now, not after the first save.
     ///
     /// # Errors
-    /// A folder that cannot be made, a file that is no checkpoint, one of other work.
-    pub fn load(&self, device: Device) -> Result<Option<Resumed>> {
+    /// A folder that cannot be made, a file that is no checkpoint, one of other work. Each names the file.
+    pub fn load<T>(&self, device: Device, read: impl FnOnce(Resumed) -> Result<T>) -> Result<Option<T>> {
+        let Some(resumed) = self.resumed(device)? else { return Ok(None) };
+        read(resumed).map(Some).map_err(|error| match error {
+            Error::File { .. }
+            | Error::Corrupt { .. }
+            | Error::CheckpointMismatch { .. }
+            | Error::CheckpointAhead { .. } => error,
+            other => {
+                let (path, reason) = (self.path.clone(), other.to_string());
+                Error::Corrupt { path, format: "checkpoint", reason, hint: CHECKPOINT_HINT }
+            }
+        })
+    }
+
+    fn resumed(&self, device: Device) -> Result<Option<Resumed>> {
         if let Some(folder) = self.path.parent() {
             make_folder(folder, "give `checkpoints` a folder that can be written to")?;
         }
@@ -153,15 +167,18 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("stemm-checkpoint-{}", std::process::id()));
         let checkpoint = |recipe: &Value| Checkpoint::new(&folder, "state", recipe);
         let stored = serde_json::json!({ "rate": 1, "schedule": "up", "origin": "step 3" });
-        assert!(checkpoint(&stored).load(Device::Cpu)?.is_none());
+        assert!(checkpoint(&stored).resumed(Device::Cpu)?.is_none());
         checkpoint(&stored).save(&[], Metadata::new())?;
-        assert!(checkpoint(&stored).load(Device::Cpu)?.is_some());
+        assert!(checkpoint(&stored).resumed(Device::Cpu)?.is_some());
+        let other = || Error::Experiment { reason: "none of a file".into() };
+        let found = checkpoint(&stored).load(Device::Cpu, |_| Err::<(), _>(other()));
+        assert!(matches!(&found, Err(Error::Corrupt { path, .. }) if path.starts_with(&folder)), "{found:?}");
         for (other, named) in [
             (serde_json::json!({ "rate": 1, "schedule": "up" }), "`origin`"),
             (serde_json::json!({ "rate": 1, "schedule": "up", "origin": "step 3", "seed": 0 }), "`seed`"),
             (serde_json::json!({ "rate": 2, "schedule": "down", "origin": "step 3" }), "`schedule`"),
         ] {
-            let found = checkpoint(&other).load(Device::Cpu).err();
+            let found = checkpoint(&other).resumed(Device::Cpu).err();
             assert!(
                 matches!(&found, Some(Error::CheckpointMismatch { field, .. }) if field == named),
                 "{named}: {found:?}"

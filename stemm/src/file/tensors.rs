@@ -1,17 +1,22 @@
 //! Named tensors with JSON metadata as safetensors.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::path::Path;
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
-use super::{Metadata, WRITE_HINT, not_a, read, write_atomically};
+use super::{Metadata, WRITE_HINT, not_a, read, sha256, write_atomically};
 use crate::error::{Error, Result};
 
 /// Begins the names of tensors that a checkpoint holds besides those of a model; no layer's name begins so.
 pub(crate) const RESERVED: &str = "stemm:";
+
+/// Names, in the metadata, SHA-256 of the whole file with zeros in its place: what was changed since is seen.
+const SEAL: &str = "stemm:sha256";
+const OPEN: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// More axes than this no tensor has that somebody computes with; libtorch refuses them in most operations.
 const MOST_AXES: usize = 64;
@@ -117,7 +122,7 @@ impl Contents {
 pub(crate) fn write_tensors<'a>(
     path: &Path,
     tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
-    metadata: Metadata,
+    mut metadata: Metadata,
 ) -> Result<()> {
     let failed = |reason: String, hint: &'static str| Error::File {
         action: "encode",
@@ -149,7 +154,33 @@ pub(crate) fn write_tensors<'a>(
         .iter()
         .map(|(name, dtype, shape, bytes)| Ok((*name, TensorView::new(*dtype, shape.clone(), bytes).map_err(failed)?)))
         .collect::<Result<_>>()?;
-    write_atomically(path, &safetensors::serialize(views, Some(metadata)).map_err(failed)?)
+    metadata.insert(SEAL.to_owned(), OPEN.to_owned());
+    let mut bytes = safetensors::serialize(views, Some(metadata)).map_err(failed)?;
+    if let Some(place) = seal(&bytes) {
+        let own = sha256(&bytes);
+        bytes[place].copy_from_slice(own.as_bytes());
+    }
+    write_atomically(path, &bytes)
+}
+
+/// Where in the header of a safetensors file the seal's value stands. In a text of the metadata its name could only stand with
+/// escaped quotation marks.
+fn seal(bytes: &[u8]) -> Option<Range<usize>> {
+    let length = u64::from_le_bytes(bytes.get(..8)?.try_into().ok()?);
+    let header = bytes.get(8..usize::try_from(length).ok()?.checked_add(8)?)?;
+    let name = format!("\"{SEAL}\":\"");
+    let start = 8 + header.windows(name.len()).position(|window| window == name.as_bytes())? + name.len();
+    let place = start..start + OPEN.len();
+    bytes.get(place.clone()).map(|_| place)
+}
+
+/// Whether a file is as it was written; also one that has no seal.
+fn is_whole(bytes: &[u8]) -> bool {
+    let Some(place) = seal(bytes) else { return true };
+    let mut digest = Sha256::new_with_prefix(&bytes[..place.start]);
+    digest.update(OPEN);
+    digest.update(&bytes[place.end..]);
+    super::hexadecimal(digest).as_bytes() == &bytes[place]
 }
 
 /// The values of a tensor as bytes, in row-major order.
@@ -173,6 +204,11 @@ pub(crate) fn read_stored(path: &Path, device: Device) -> Result<(HashMap<String
         |reason: String| not_a("safetensors", path, &bytes, reason, "give the path of a whole safetensors file");
     let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| corrupt(error.to_string()))?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| corrupt(error.to_string()))?;
+    if !is_whole(&bytes) {
+        let (format, reason) = ("safetensors", "it was changed after stemm wrote it".to_owned());
+        let hint = "take another copy of it; if it was changed on purpose, leave `stemm:sha256` out of its metadata";
+        return Err(Error::Corrupt { path: path.into(), format, reason, hint });
+    }
     let mut tensors = HashMap::new();
     for (name, view) in file.iter() {
         let sizes = view.shape().iter().map(|&size| i64::try_from(size));
@@ -225,6 +261,26 @@ mod tests {
             std::fs::write(&path, &whole[..len]).unwrap();
             let error = read_tensors(&path, Device::Cpu).unwrap_err();
             assert!(matches!(error, Error::Corrupt { .. }), "length {len}: {error}");
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn every_changed_bit_is_seen_and_a_file_without_a_seal_is_taken_as_it_is() {
+        let path = std::env::temp_dir().join(format!("stemm-seal-{}.safetensors", std::process::id()));
+        let tensor = Tensor::from_slice(&[1f32, 2.0]);
+        let tricky = format!("\"{SEAL}\":\"{OPEN}\"");
+        write_tensors(&path, [("a", &tensor)], Metadata::from([("b".into(), tricky.clone())])).unwrap();
+        assert_eq!(read_tensors(&path, Device::Cpu).unwrap().1["b"], tricky);
+        let whole = std::fs::read(&path).unwrap();
+        for place in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[place] ^= 1;
+            std::fs::write(&path, &changed).unwrap();
+            let found = read_tensors(&path, Device::Cpu);
+            // A seal of another name is none; all that it names is read as it is.
+            let nameless = !changed.windows(SEAL.len() + 3).any(|window| window == format!("\"{SEAL}\":").as_bytes());
+            assert!(found.is_err() || nameless, "byte {place}");
         }
         std::fs::remove_file(&path).unwrap();
     }

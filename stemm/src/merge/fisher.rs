@@ -47,11 +47,7 @@ impl Fisher {
     /// As [`merge`](super::merge); no samples, a floor that is not positive.
     pub fn merge(&self, models: &[Model], data: &Dataset) -> Result<Model> {
         check_models("Fisher merging", models, 1)?;
-        positive("samples", self.samples)?;
-        if !(self.floor > 0.0 && self.floor.is_finite()) {
-            let (setting, value, requirement) = ("floor", self.floor.to_string(), "positive and finite, such as 1e-6");
-            return Err(Error::Setting { setting, value, requirement });
-        }
+        self.check()?;
         let network = &models[0].network;
         network.check_dataset(data)?;
         let mixer = Mixer::new(models, Repair::default(), data)?;
@@ -72,6 +68,15 @@ impl Fisher {
         let mean = weighted.iter().zip(&weights).map(|(sum, weights)| sum.f_div(weights)?.f_to_kind(first.kind()));
         let mean = first.with(mean.collect::<Result<_, _>>()?);
         mixer.set_right(mean, &vec![1.0 / models.len() as f64; models.len()])
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        positive("samples", self.samples)?;
+        if !(self.floor > 0.0 && self.floor.is_finite()) {
+            let (setting, value, requirement) = ("floor", self.floor.to_string(), "positive and finite, such as 1e-6");
+            return Err(Error::Setting { setting, value, requirement });
+        }
+        Ok(())
     }
 
     /// The diagonal of a model's information, one f64 tensor a parameter.

@@ -46,6 +46,15 @@ impl fmt::Display for Merging {
 }
 
 impl Merging {
+    /// Refuses settings out of range, before there are any models.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self {
+            Merging::Fisher(fisher) => fisher.check(),
+            Merging::RegMean(reg_mean) => reg_mean.check(),
+            Merging::Mean | Merging::GreedySoup => Ok(()),
+        }
+    }
+
     /// One model of several that are aligned.
     ///
     /// # Errors

@@ -50,11 +50,7 @@ impl RegMean {
     /// As [`merge`](super::merge); no samples, a shrinkage outside of 0..=1.
     pub fn merge(&self, models: &[Model], data: &Dataset) -> Result<Model> {
         check_models("RegMean", models, 1)?;
-        positive("samples", self.samples)?;
-        if !(0.0..=1.0).contains(&self.shrinkage) {
-            let (value, requirement) = (self.shrinkage.to_string(), "at least 0 and at most 1, such as 0.9");
-            return Err(Error::Setting { setting: "shrinkage", value, requirement });
-        }
+        self.check()?;
         let network = &models[0].network;
         network.check_dataset(data)?;
         let _guard = tch::no_grad_guard();
@@ -97,6 +93,15 @@ impl RegMean {
             tensors[layer.weight] = solved.f_reshape(plain.size())?.f_to_kind(plain.kind())?;
         }
         mixer.set_right(mean.with(tensors), &shares)
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        positive("samples", self.samples)?;
+        if !(0.0..=1.0).contains(&self.shrinkage) {
+            let (value, requirement) = (self.shrinkage.to_string(), "at least 0 and at most 1, such as 0.9");
+            return Err(Error::Setting { setting: "shrinkage", value, requirement });
+        }
+        Ok(())
     }
 
     /// The Gram matrix of each layer's inputs, what lies beside the diagonal shrunk.

@@ -10,7 +10,7 @@ use tch::Device;
 use super::optimiser::OptimiserState;
 use super::{Choice, Epoch, Optimiser, Precision, Schedule, Trainer};
 use crate::error::Result;
-use crate::file::{self, Metadata, prefixed};
+use crate::file::{self, Metadata, Resumed, prefixed};
 use crate::network::{Network, Params};
 
 /// State of one model's training after some steps, in checkpoints after whole epochs.
@@ -117,7 +117,10 @@ impl Checkpoint {
 
     /// The state to go on from and the epochs before it, or `None` if there is no checkpoint yet.
     pub fn load(&self, device: Device) -> Result<Option<(State, Vec<Epoch>)>> {
-        let Some(mut resumed) = self.file.load(device)? else { return Ok(None) };
+        self.file.load(device, |resumed| self.read(resumed))
+    }
+
+    fn read(&self, mut resumed: Resumed) -> Result<(State, Vec<Epoch>)> {
         let network: Network = resumed.value("network")?;
         if network != self.network {
             return Err(self.file.mismatch("network"));
@@ -140,6 +143,6 @@ impl Checkpoint {
         let optimiser = OptimiserState::new(self.optimiser, &params)?.resumed("", steps, &mut resumed)?;
         let epochs: Vec<Epoch> = resumed.value("epochs")?;
         self.file.not_ahead(epochs.len(), "epochs", self.epochs)?;
-        Ok(Some((State { params, optimiser, best }, epochs)))
+        Ok((State { params, optimiser, best }, epochs))
     }
 }

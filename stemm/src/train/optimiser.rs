@@ -103,12 +103,12 @@ impl OptimiserState {
     }
 
     /// The same with the memory that a checkpoint holds, of `steps` steps.
-    pub(crate) fn resumed(self, name: &str, steps: usize, from: &mut Resumed) -> Result<OptimiserState> {
+    pub(crate) fn resumed(&self, name: &str, steps: usize, from: &mut Resumed) -> Result<OptimiserState> {
         let moments = self.moments().zip(MOMENTS);
         let moments = moments
             .map(|(zeros, moment)| Moment::new(&from.params(&reserved(&format!("{name}{moment}")), zeros)?))
             .collect::<Result<_>>()?;
-        Ok(OptimiserState { steps, moments, ..self })
+        Ok(OptimiserState { steps, moments, ..*self })
     }
 
     /// A copy on a device.

@@ -124,7 +124,7 @@ impl Share<'_> {
             for course in courses.iter_mut().filter(|course| course.result.is_none()) {
                 course.start(trainer, network, data, digest)?;
             }
-            let whole = trainer.epochs * steps;
+            let whole = trainer.epochs.saturating_mul(steps);
             let done = |course: &&mut Course| if course.result.is_some() { whole } else { course.steps().min(whole) };
             task.skip(courses.iter().map(done).sum());
             trainer.train_to_end(network, data, courses, &mut task)?;

@@ -17,11 +17,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Aligner, Alignment, Method, Solver, checkpoint_of};
 use crate::data::Splits;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::merge::REPAIR_SAMPLES;
 use crate::network::{Model, check_models};
 use crate::progress::Progress;
-use crate::train::{Choice, Precision, check_learning_rate, positive};
+use crate::train::{Choice, Precision, check_learning_rate, positive, within};
 use search::Search;
 
 /// How the mixture weights `λ` of a step are drawn; they are at least 0 and sum to 1.
@@ -98,12 +98,16 @@ impl Aligner for SteMm {
         "ste-mm"
     }
 
-    fn align(&self, models: &[Model], data: &Splits) -> Result<Alignment> {
-        check_models("STE-MM", models, 2)?;
-        positive("epochs", self.epochs)?;
+    fn check(&self) -> Result<()> {
+        within("epochs", self.epochs, 1)?;
         positive("batch_size", self.batch_size)?;
         positive("max_sweeps", self.max_sweeps)?;
-        check_learning_rate(self.learning_rate)?;
+        check_learning_rate(self.learning_rate)
+    }
+
+    fn align(&self, models: &[Model], data: &Splits) -> Result<Alignment> {
+        check_models("STE-MM", models, 2)?;
+        self.check()?;
         models[0].network.check_splits(data)?;
         let start = Instant::now();
         let spec = models[0].network.permutation_spec();
@@ -120,7 +124,8 @@ impl Aligner for SteMm {
             self.progress.task(format!("STE-MM, {} models", models.len()), self.epochs.saturating_mul(steps));
         task.skip(search.epochs() * steps);
         while search.epochs() < self.epochs {
-            search.epoch(data, &for_statistics, &mut task)?;
+            let diverged = |error: Error| error.diverged("use a smaller `learning_rate` of STE-MM");
+            search.epoch(data, &for_statistics, &mut task).map_err(diverged)?;
             search.seconds = earlier + start.elapsed().as_secs_f64();
             if let Some(checkpoint) = &checkpoint {
                 search.save(checkpoint)?;

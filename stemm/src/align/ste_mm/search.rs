@@ -10,7 +10,7 @@ use crate::align::{Found, Permutation, Permutations, Record};
 use crate::data::{Dataset, Order, Splits};
 use crate::error::{Error, Result};
 use crate::evaluate::{Tally, backward, loss_and_accuracy};
-use crate::file::{self, Checkpoint, Metadata, prefixed, reserved};
+use crate::file::{self, Checkpoint, Metadata, Resumed, prefixed, reserved};
 use crate::merge::with_batch_statistics;
 use crate::network::{Mode, Model, Network, Params, Pass, PermutationSpec};
 use crate::progress::Task;
@@ -162,7 +162,11 @@ impl<'a> Search<'a> {
 
     /// Goes to where a checkpoint is, if there is one.
     pub fn resume(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        let Some(mut stored) = checkpoint.load(self.reference.device())? else { return Ok(()) };
+        let device = self.reference.device();
+        checkpoint.load(device, |stored| self.read(checkpoint, stored)).map(|_| ())
+    }
+
+    fn read(&mut self, checkpoint: &Checkpoint, mut stored: Resumed) -> Result<()> {
         let history: Vec<Record> = stored.value("history")?;
         checkpoint.not_ahead(history.len(), "epochs", self.settings.epochs)?;
         let corrupt = |reason: String| Error::Corrupt {

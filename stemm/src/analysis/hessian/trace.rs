@@ -143,14 +143,10 @@ impl Hutchinson {
     /// # Errors
     /// Fewer than two vectors (no standard error), NaN weights, data that do not fit.
     pub fn traces(&self, models: &[(&str, &Model)], data: &Dataset) -> Result<Traces> {
-        if self.vectors < 2 {
-            let requirement = "at least 2, since one has no standard error";
-            return Err(Error::Setting { setting: "vectors", value: self.vectors.to_string(), requirement });
-        }
+        self.check()?;
         if models.is_empty() {
             return Err(Error::TooFewModels { operation: "a look at the Hessian", found: 0, needed: 1 });
         }
-        super::check_relative_error(self.relative_error)?;
         let smallest = models.iter().map(|(_, model)| model.params.numel()).min().unwrap_or(usize::MAX);
         if let Estimator::HutchPlusPlus { basis } = self.estimator
             && !(1..smallest).contains(&basis)
@@ -163,6 +159,15 @@ impl Hutchinson {
         let estimates = estimates.collect::<Result<_>>()?;
         task.finish();
         Ok(Traces { estimates })
+    }
+
+    /// Refuses settings that no model can have.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.vectors < 2 {
+            let requirement = "at least 2, since one has no standard error";
+            return Err(Error::Setting { setting: "vectors", value: self.vectors.to_string(), requirement });
+        }
+        super::check_relative_error(self.relative_error)
     }
 
     fn estimate(&self, name: &str, model: &Model, data: &Dataset, task: &mut Task) -> Result<TraceEstimate> {
