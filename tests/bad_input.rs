@@ -161,10 +161,10 @@ fn a_diverging_training_says_so() {
     assert!(matches!(error, Error::NonFinite { .. }), "{error}");
     // Whose learning rate it was.
     let models = [model(&[16, 8, 4], 0), model(&[16, 8, 4], 1)];
-    let wild = SteMm { learning_rate: 1e30, epochs: 3, batch_size: 64, ..SteMm::default() };
+    let wild = SteMm { learning_rate: 1e300, epochs: 3, batch_size: 64, ..SteMm::default() };
     let error = wild.align(&models, &data).unwrap_err();
     assert!(error.to_string().contains("`learning_rate` of STE-MM"), "{error}");
-    let wild = Bezier { learning_rate: 1e30, epochs: 3, batch_size: 64, ..Bezier::default() };
+    let wild = Bezier { learning_rate: 1e300, epochs: 3, batch_size: 64, ..Bezier::default() };
     let error = wild.fit("", &models, &data).unwrap_err();
     assert!(error.to_string().contains("`learning_rate` of the curve"), "{error}");
 }

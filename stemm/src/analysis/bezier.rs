@@ -124,6 +124,7 @@ impl Bezier {
         }
         let mut task = self.progress.task(format!("curve {label}"), self.epochs.saturating_mul(an_epoch));
         task.skip(step);
+        let diverged = |error: Error| error.diverged("use a smaller `learning_rate` of the curve");
         for epoch in step / an_epoch..self.epochs {
             let mut tally = Tally::default();
             for batch in network.batches(&data.train, self.batch_size, Order::Shuffled { seed: self.seed, epoch })? {
@@ -132,13 +133,13 @@ impl Bezier {
                 let place =
                     Params::weighted_sum(&[&first.params, &control, &last.params], &[a, c, b])?.into_leaves()?;
                 let pass = Pass::new(Mode::Train { seed: step_seed(self.seed, step) });
-                let gradients = backward(&mut tally, network, &place, (&x, &y), &pass, 0.0)?;
+                let gradients = backward(&mut tally, network, &place, (&x, &y), &pass, 0.0).map_err(diverged)?;
                 // dφ/dθ_c = 2 t (1-t)
                 optimiser.step(&control, &gradients, c, self.learning_rate)?;
                 step += 1;
                 task.step(|| format!("epoch {}, loss on the curve {:.4}", epoch + 1, tally.mean_loss(0)))?;
             }
-            tally.check_finite().map_err(|error| error.diverged("use a smaller `learning_rate` of the curve"))?;
+            tally.check_finite().map_err(diverged)?;
             if let Some(checkpoint) = &checkpoint {
                 let mut tensors = prefixed(&reserved("control"), &control);
                 tensors.extend(optimiser.saved(""));
