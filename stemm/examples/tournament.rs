@@ -132,8 +132,11 @@ fn tables(what: &str, verdicts: &Verdicts) -> stemm::Result<String> {
     Ok(text)
 }
 
-/// Merge, method and number of models wherever the difference from the baseline is sure, and how many tests there were.
-fn sure(verdicts: &Verdicts) -> stemm::Result<(Vec<(String, String, usize)>, usize)> {
+/// Merge, method and number of models.
+type Contest = (String, String, usize);
+
+/// Where the difference from the baseline is sure, and how many tests there were.
+fn sure(verdicts: &Verdicts) -> stemm::Result<(Vec<Contest>, usize)> {
     let summary = verdicts.summary(BASELINE)?;
     let number = |name: &str| -> Vec<Option<f64>> {
         let column = summary.column(name).and_then(|column| column.cast(&DataType::Float64));
