@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -62,6 +63,10 @@ def test_one_process_several_and_parts_give_one_table(stemm, tmp_path, one_threa
     assert len(found) == ROWS and len({row["experiment"] for row in found}) == ROWS
     assert found == table(stemm, several) == table(stemm, parts)
     assert run(stemm, "status", alone).returncode == 0
+    # Where nothing is left to do nothing is started.
+    shutil.rmtree(tmp_path / "results of several" / "logs")
+    assert run(stemm, "sweep", several, "--jobs", 3).returncode == 0
+    assert not (tmp_path / "results of several" / "logs").exists()
 
 
 def test_a_sweep_that_is_killed_goes_on(stemm, tmp_path, one_thread):
@@ -162,7 +167,7 @@ def test_gather_replaces_nothing_but_its_own_tables(stemm, tmp_path):
     everything = results / "all.parquet"
     for _ in range(2):
         said = run(stemm, "gather", path, everything)
-        assert said.returncode == 0 and f"{ROWS} of {ROWS} rows" in said.stdout
+        assert said.returncode == 0 and f"{ROWS} of {ROWS} rows" in said.stdout and "missing" not in said.stdout
     # The gathered table may be the only copy of rows that a smaller plan does not have.
     for row in results.glob("?" * 64 + ".parquet"):
         row.unlink()
@@ -171,7 +176,8 @@ def test_gather_replaces_nothing_but_its_own_tables(stemm, tmp_path):
     said = run(stemm, "gather", path, everything)
     assert said.returncode == 1 and f"{ROWS // 2} rows" in said.stderr
     path.write_text(whole.replace("groups = 2", "groups = 3"))
-    assert f"{ROWS} of {ROWS * 3 // 2} rows" in run(stemm, "gather", path, everything).stdout
+    said = run(stemm, "gather", path, everything)
+    assert f"{ROWS} of {ROWS * 3 // 2} rows" in said.stdout and "says what is missing" in said.stdout
     path.write_text(whole)
     assert run(stemm, "status", path).returncode == 0
 
@@ -278,6 +284,7 @@ def test_the_manifest_is_one_of_kubernetes(stemm):
     for arguments, code in [(["--pods", "0"], 2), (["--at-once", "0"], 2), (["--mount", "work"], 1), (["--image", ""], 1), (["--claim", ""], 1),
                             (["--image", "a\nb"], 1), (["--mount", "/other"], 1)]:
         assert run(stemm, "kubernetes", "/work/plan.toml", *arguments).returncode == code, arguments
+    assert "absolute" in run(stemm, "kubernetes", "work/plan.toml", "--mount", "work").stderr
     with pytest.raises(kubernetes_validate.ValidationError):
         manifest["spec"]["completionz"] = 1
         kubernetes_validate.validate(manifest, "1.32", strict=True)

@@ -23,22 +23,20 @@ pub fn sweep(path: &Path, jobs: Option<usize>) -> stemm::Result<ExitCode> {
     // A part is a group of models, so that no two processes wait for the same ones.
     let parts = entries.chunk_by(|a, b| a.shares_models_with(b)).count();
     let jobs = jobs.unwrap_or_else(room).clamp(1, parts.max(1));
-    let mut whole = true;
     if jobs == 1 {
         let verdicts = plan.run(&entries, device(), Progress::default())?;
         out(verdicts.frame())?;
     } else if plan.status()?.count(Outcome::Done) < entries.len() {
-        whole = side_by_side(path, &plan, &entries, parts, jobs)?;
+        side_by_side(path, &plan, &entries, parts, jobs)?;
     }
     let status = plan.status()?;
     say(&status)?;
-    match (whole, status.count(Outcome::Missing)) {
-        (true, 0) => Ok(end(&status)),
-        // What is missing after all were tried was lost on the way.
-        (true, missing) => Err(Error::Experiment {
+    match status.count(Outcome::Missing) {
+        0 => Ok(end(&status)),
+        // After all were tried.
+        missing => Err(Error::Experiment {
             reason: format!("{missing} rows are not in {}; run the same again", plan.results.display()),
         }),
-        (false, _) => Err(Error::Experiment { reason: "not everything could be tried; run the same again".into() }),
     }
 }
 
@@ -52,8 +50,7 @@ fn room() -> usize {
     (cores / THREADS).min(memory).max(1)
 }
 
-/// Whether all processes came to their end.
-fn side_by_side(path: &Path, plan: &Plan, entries: &[Entry], parts: usize, jobs: usize) -> stemm::Result<bool> {
+fn side_by_side(path: &Path, plan: &Plan, entries: &[Entry], parts: usize, jobs: usize) -> stemm::Result<()> {
     let hashes: Vec<String> = entries.iter().map(|entry| entry.experiment.hash()).collect();
     let store = Store::open(&plan.results)?;
     let done = || -> stemm::Result<usize> {
@@ -64,7 +61,7 @@ fn side_by_side(path: &Path, plan: &Plan, entries: &[Entry], parts: usize, jobs:
     let (start, before) = (Instant::now(), done()?);
     let mut waiting = 0..parts;
     let mut running: Vec<Process> = Vec::new();
-    let (mut shown, mut whole) = (String::new(), true);
+    let mut shown = String::new();
     let say = |text: &str| {
         // Whoever does not listen misses nothing that `status` does not say.
         let _ = write!(std::io::stderr(), "{text}").and_then(|()| std::io::stderr().flush());
@@ -74,7 +71,6 @@ fn side_by_side(path: &Path, plan: &Plan, entries: &[Entry], parts: usize, jobs:
             None => true,
             Some(Ok(())) => false,
             Some(Err(reason)) => {
-                whole = false;
                 say(&format!("\n{reason}\n"));
                 false
             }
@@ -103,5 +99,5 @@ fn side_by_side(path: &Path, plan: &Plan, entries: &[Entry], parts: usize, jobs:
         std::thread::sleep(Duration::from_millis(500));
     }
     say("\n");
-    Ok(whole)
+    Ok(())
 }
