@@ -207,9 +207,14 @@ impl Show for Growth {
     }
 }
 
-/// Mean of some values and the ends of its 95 % confidence band: NaN, which charts leave out, for a single one, whose error nobody
-/// knows.
-pub(crate) fn mean_and_band(values: &[f64]) -> (f64, (f64, f64)) {
+/// Mean of some values and the ends of its 95 % confidence band, by Student's distribution: NaN, which charts leave out, for a single
+/// one, whose error nobody knows.
+///
+/// ```
+/// let (mean, (low, high)) = stemm::analysis::mean_and_band(&[1.0, 2.0, 3.0]);
+/// assert!(mean == 2.0 && (high - low - 4.968).abs() < 1e-3); // 2 · 4.303 · 1/√3
+/// ```
+pub fn mean_and_band(values: &[f64]) -> (f64, (f64, f64)) {
     let (mean, error) = mean_and_error(values);
     let half = quantile(values.len()) * error;
     (mean, (mean - half, mean + half))

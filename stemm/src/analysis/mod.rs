@@ -20,8 +20,7 @@ pub use barrier::{Barriers, Curve, Interpolation, Point};
 pub use bezier::Bezier;
 pub use comparison::{Candidates, Comparison, ComparisonRow, compare, compare_merges};
 pub use geometry::{Geometry, TensorGeometry, geometry};
-pub(crate) use growth::mean_and_band;
-pub use growth::{Growth, GrowthRow, MergeGrowth};
+pub use growth::{Growth, GrowthRow, MergeGrowth, mean_and_band};
 pub use hessian::{
     BatchTrace, Density, Eigenvalues, Estimator, Hutchinson, Lanczos, SpectralDensity, TraceEstimate, Traces, Weighting,
 };
