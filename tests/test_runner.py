@@ -63,6 +63,13 @@ def test_one_process_several_and_parts_give_one_table(stemm, tmp_path, one_threa
     assert len(found) == ROWS and len({row["experiment"] for row in found}) == ROWS
     assert found == table(stemm, several) == table(stemm, parts)
     assert run(stemm, "status", alone).returncode == 0
+    # A row that a disk has changed is not there, whatever its file is called.
+    row = next((tmp_path / "results of several").glob("?" * 64 + ".parquet"))
+    damaged = bytearray(row.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    row.write_bytes(damaged)
+    assert run(stemm, "sweep", several, "--jobs", 3).returncode == 0
+    assert row.with_name(row.name + ".damaged").exists() and found == table(stemm, several)
     # Where nothing is left to do nothing is started.
     shutil.rmtree(tmp_path / "results of several" / "logs")
     assert run(stemm, "sweep", several, "--jobs", 3).returncode == 0
@@ -164,17 +171,21 @@ def test_gather_replaces_nothing_but_its_own_tables(stemm, tmp_path):
         said = run(stemm, "gather", path, place)
         assert said.returncode == 1 and str(place) in said.stderr, said
         assert before == (place.read_bytes() if place.is_file() else place.stat().st_mode)
-    everything = results / "all.parquet"
-    for _ in range(2):
-        said = run(stemm, "gather", path, everything)
+    everything, text = results / "all.parquet", tmp_path / "all.csv"
+    for table in [everything, everything, text, text]:
+        said = run(stemm, "gather", path, table)
         assert said.returncode == 0 and f"{ROWS} of {ROWS} rows" in said.stdout and "missing" not in said.stdout
     # The gathered table may be the only copy of rows that a smaller plan does not have.
     for row in results.glob("?" * 64 + ".parquet"):
         row.unlink()
     whole = path.read_text()
     path.write_text(whole.replace("groups = 2", "groups = 1"))
-    said = run(stemm, "gather", path, everything)
-    assert said.returncode == 1 and f"{ROWS // 2} rows" in said.stderr
+    for table in [everything, text]:
+        said = run(stemm, "gather", path, table)
+        assert said.returncode == 1 and f"{ROWS // 2} rows" in said.stderr, said
+    text.write_text(text.read_text().replace("experiment\n", "experiment,mine\n", 1))
+    said = run(stemm, "gather", path, text)
+    assert said.returncode == 1 and "first line" in said.stderr, said
     path.write_text(whole.replace("groups = 2", "groups = 3"))
     said = run(stemm, "gather", path, everything)
     assert f"{ROWS} of {ROWS * 3 // 2} rows" in said.stdout and "says what is missing" in said.stdout
@@ -208,7 +219,7 @@ def test_what_ends_a_part_is_told_and_nothing_outlives_a_sweep(stemm, tmp_path, 
             os.kill(process, signal.SIGKILL)
         time.sleep(0.1)
     said = sweep.communicate()[1]
-    assert sweep.returncode == 1 and "--jobs" in said and "run the same again" in said, said
+    assert sweep.returncode == 1 and "--jobs" in said and "run the same again" in said and "part0.log" in said, said
     # What a part says of itself is told as well.
     path.write_text(path.read_text().replace("Blobs = 0", "Blobs = 1").replace("16, 24, 4", "17, 24, 4").replace("16000000", "1"))
     said = run(*arguments)

@@ -308,6 +308,33 @@ fn a_cell_that_fails_has_a_row_with_its_error_and_is_tried_again() {
     std::fs::remove_dir_all(path).unwrap();
 }
 
+/// A method with a seed of its own that whoever wrote it does not want to be changed.
+#[derive(Debug)]
+struct Unswayed {
+    seed: u64,
+}
+
+impl Aligner for Unswayed {
+    fn name(&self) -> &str {
+        "unswayed"
+    }
+
+    fn align(&self, models: &[Model], data: &Splits) -> Result<Alignment, Error> {
+        Naive.align(models, data)
+    }
+
+    fn with(&self, _: u64, _: Progress) -> Method {
+        Method::own(Unswayed { seed: self.seed })
+    }
+}
+
+#[test]
+fn a_method_of_ones_own_may_have_any_seed() {
+    let methods = vec![Method::own(Unswayed { seed: 7 })];
+    let verdicts = Tournament { methods, seeds: vec![0], ..tournament(None) }.run(&blobs(0, Device::Cpu).unwrap());
+    assert!(verdicts.unwrap().rows.iter().all(|row| row.measured.is_ok()));
+}
+
 #[test]
 fn models_that_cannot_be_trained_are_rows_with_the_reason() {
     let trainer = Trainer { learning_rate: 1e38, ..tournament(None).trainer };

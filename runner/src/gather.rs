@@ -16,7 +16,9 @@ pub fn gather(plan: &Path, file: &Path) -> Result<ExitCode> {
     let experiments = plan.entries()?.len();
     let verdicts = plan.verdicts()?;
     let csv = file.extension().is_some_and(|ending| ending == "csv");
-    if let Some(reason) = file.is_file().then(|| lost(&verdicts, file, csv)).flatten() {
+    if file.is_file()
+        && let Some(reason) = lost(&verdicts, file, csv)?
+    {
         let (path, source) = (file.into(), std::io::Error::other(reason));
         return Err(Error::File { action: "replace", path, source, hint: "give the table another path" });
     }
@@ -31,15 +33,36 @@ pub fn gather(plan: &Path, file: &Path) -> Result<ExitCode> {
 }
 
 /// What would be lost with a file that stands where the table is to be.
-fn lost(verdicts: &Verdicts, file: &Path, csv: bool) -> Option<String> {
-    const OTHER: &str = "it is no table of experiments";
-    if csv {
-        let names = verdicts.frame().get_column_names().iter().map(|name| name.as_str()).collect::<Vec<_>>().join(",");
-        let own = std::fs::read(file).is_ok_and(|bytes| bytes.starts_with(names.as_bytes()));
-        return (!own).then(|| OTHER.to_owned());
-    }
-    let Ok(before) = Verdicts::load(file) else { return Some(OTHER.to_owned()) };
+fn lost(verdicts: &Verdicts, file: &Path, csv: bool) -> Result<Option<String>> {
+    let before = match csv {
+        true => written_as_csv(verdicts, file)?,
+        false => match Verdicts::load(file) {
+            // The error of a row is in the results.
+            Ok(before) => Ok(before.rows.into_iter().filter(|row| row.measured.is_ok()).map(|row| row.experiment).collect()),
+            Err(Error::Corrupt { reason, .. }) => Err(reason),
+            Err(other) => return Err(other),
+        },
+    };
     let rows: HashSet<&str> = verdicts.rows.iter().map(|row| row.experiment.as_str()).collect();
-    let others = before.rows.iter().filter(|row| !rows.contains(row.experiment.as_str())).count();
-    (others > 0).then(|| format!("it holds {others} rows that the plan does not have now"))
+    Ok(match before.map(|before: Vec<String>| before.iter().filter(|row| !rows.contains(row.as_str())).count()) {
+        Ok(0) => None,
+        Ok(others) => Some(format!("it holds {others} rows that the plan does not have now")),
+        Err(reason) => Some(format!("it is no table of experiments: {reason}")),
+    })
+}
+
+/// The experiments of a CSV table, or why it is none of ours. Their names, which need no quotation marks, end its rows.
+fn written_as_csv(verdicts: &Verdicts, file: &Path) -> Result<std::result::Result<Vec<String>, String>> {
+    let bytes = std::fs::read(file).map_err(|source| {
+        let path = file.into();
+        Error::File { action: "read", path, source, hint: "give the table another path" }
+    })?;
+    let frame = verdicts.frame();
+    let names: Vec<&str> = frame.get_column_names().iter().map(|name| name.as_str()).collect();
+    let text = String::from_utf8_lossy(&bytes);
+    let Some(rows) = text.strip_prefix(&names.join(",")).and_then(|rows| rows.strip_prefix('\n')) else {
+        return Ok(Err("its first line is another".into()));
+    };
+    let last = rows.lines().filter_map(|line| Some(line.rsplit_once(',')?.1));
+    Ok(Ok(last.filter(|name| name.len() == 64).map(str::to_owned).collect()))
 }

@@ -26,7 +26,7 @@ pub fn sweep(path: &Path, jobs: Option<usize>) -> stemm::Result<ExitCode> {
     if jobs == 1 {
         let verdicts = plan.run(&entries, device(), Progress::default())?;
         out(verdicts.frame())?;
-    } else if plan.status()?.count(Outcome::Done) < entries.len() {
+    } else if plan.verdicts()?.rows.len() < entries.len() {
         side_by_side(path, &plan, &entries, parts, jobs)?;
     }
     let status = plan.status()?;
@@ -35,7 +35,10 @@ pub fn sweep(path: &Path, jobs: Option<usize>) -> stemm::Result<ExitCode> {
         0 => Ok(end(&status)),
         // After all were tried.
         missing => Err(Error::Experiment {
-            reason: format!("{missing} rows are not in {}; run the same again", plan.results.display()),
+            reason: format!(
+                "{missing} rows are not in {}; mend what ended the parts, which is told above and in its folder logs, and run the same again",
+                plan.results.display()
+            ),
         }),
     }
 }
@@ -62,7 +65,7 @@ fn side_by_side(path: &Path, plan: &Plan, entries: &[Entry], parts: usize, jobs:
     let mut waiting = 0..parts;
     let mut running: Vec<Process> = Vec::new();
     let mut shown = String::new();
-    let say = |text: &str| {
+    let tell = |text: &str| {
         // Whoever does not listen misses nothing that `status` does not say.
         let _ = write!(std::io::stderr(), "{text}").and_then(|()| std::io::stderr().flush());
     };
@@ -71,7 +74,7 @@ fn side_by_side(path: &Path, plan: &Plan, entries: &[Entry], parts: usize, jobs:
             None => true,
             Some(Ok(())) => false,
             Some(Err(reason)) => {
-                say(&format!("\n{reason}\n"));
+                tell(&format!("\n{reason}\n"));
                 false
             }
         });
@@ -90,7 +93,7 @@ fn side_by_side(path: &Path, plan: &Plan, entries: &[Entry], parts: usize, jobs:
         let line = format!("{now} of {} experiments, {} processes at work{left}", entries.len(), running.len());
         if line != shown {
             let again = std::io::stderr().is_terminal();
-            say(&format!("{}{line}{}", if again { "\r\x1b[K" } else { "" }, if again { "" } else { "\n" }));
+            tell(&format!("{}{line}{}", if again { "\r\x1b[K" } else { "" }, if again { "" } else { "\n" }));
             shown = line;
         }
         if running.is_empty() && waiting.is_empty() {
@@ -98,6 +101,6 @@ fn side_by_side(path: &Path, plan: &Plan, entries: &[Entry], parts: usize, jobs:
         }
         std::thread::sleep(Duration::from_millis(500));
     }
-    say("\n");
+    tell("\n");
     Ok(())
 }

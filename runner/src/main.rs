@@ -22,7 +22,7 @@ use part::Part;
 const EXIT_CODES: &str = "\
 Exit codes:
   0  everything that was asked for is done
-  1  an error: nothing more was tried
+  1  an error, or `sweep` left rows that are missing
   2  the command line is wrong
   3  some experiments failed; their errors are in the results, and the next run tries them again
   4  `status`: some experiments are not there yet, and none failed";
@@ -121,7 +121,7 @@ enum What {
 struct Work {
     /// The plan
     plan: PathBuf,
-    /// Which one, from 0 [default: SLURM_ARRAY_TASK_ID, JOB_COMPLETION_INDEX or HQ_TASK_ID; without them all]
+    /// Which one, from 0 [default: HQ_TASK_ID, SLURM_ARRAY_TASK_ID or JOB_COMPLETION_INDEX; without them all]
     index: Option<usize>,
     /// Divide them into so many parts, and take part INDEX
     #[arg(long, value_name = "PARTS", value_parser = at_least_one())]

@@ -2,7 +2,8 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::Path;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 
@@ -14,6 +15,7 @@ use crate::{FAILED, unwritable};
 /// It does not outlive this value, nor, on Linux, the process that started it.
 pub struct Process {
     part: usize,
+    log: PathBuf,
     child: Child,
     listener: Option<JoinHandle<String>>,
 }
@@ -33,25 +35,29 @@ impl Process {
         ends_with_its_parent(&mut command);
         let mut child = command.spawn().map_err(unwritable("start a process for", &log))?;
         let listener = child.stderr.take().map(|stream| std::thread::spawn(|| listen(stream, complained)));
-        Ok(Process { part, child, listener })
+        Ok(Process { part, log, child, listener })
     }
 
     /// Nothing while it is at work; then whether it came to its end, or why it did not.
     pub fn end(&mut self) -> Option<std::result::Result<(), String>> {
-        let part = self.part;
+        let (part, log) = (self.part, self.log.display());
         let status = match self.child.try_wait() {
             Ok(status) => status?,
             Err(error) => return Some(Err(format!("part {part} is lost: {error}"))),
         };
+        let last = self.listener.take().and_then(|listener| listener.join().ok()).unwrap_or_default();
         if status.success() || status.code() == Some(i32::from(FAILED)) {
             return Some(Ok(()));
         }
-        let last = self.listener.take().and_then(|listener| listener.join().ok()).unwrap_or_default();
-        Some(Err(match status.code() {
-            Some(_) if !last.is_empty() => format!("part {part} ended early: {last}"),
-            Some(_) => format!("part {part} ended early: {status}"),
-            None => format!("part {part} was ended from outside: {status}; if memory ran out, take fewer `--jobs`"),
-        }))
+        let how = match status.signal() {
+            Some(libc::SIGKILL | libc::SIGTERM) => {
+                format!("was ended from outside, {status}; if memory ran out, take fewer `--jobs`")
+            }
+            Some(_) => format!("crashed, {status}"),
+            None => format!("ended early, {status}"),
+        };
+        let said = if last.is_empty() { String::new() } else { format!(": {last}") };
+        Some(Err(format!("part {part} {how}{said} ({log})")))
     }
 }
 
@@ -81,9 +87,10 @@ fn ends_with_its_parent(command: &mut Command) {
     use std::os::unix::process::CommandExt;
     // SAFETY: prctl is a bare system call, as what runs between fork and exec has to be.
     unsafe {
-        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM) {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
+        command.pre_exec(|| {
+            // Where it is not allowed, parts outlive a sweep that is killed: no reason to start none.
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
+            Ok(())
         })
     };
 }

@@ -52,9 +52,9 @@ pub fn sweep(path: &Path, dry: bool) -> Result<ExitCode> {
             return Err(Error::File { action: "submit", path: script, source, hint });
         }
         let job = String::from_utf8_lossy(&said.stdout).trim().split(';').next().unwrap_or_default().to_owned();
-        out(format_args!("{what}: job {job}"))?;
         jobs.push(job.clone());
         std::fs::write(&list, jobs.join("\n")).map_err(unwritable("write", &list))?;
+        out(format_args!("{what}: job {job}"))?;
         before = Some(job);
     }
     if !dry {

@@ -100,8 +100,8 @@ impl Task {
     /// Steps are done already, without work.
     pub(crate) fn skip(&mut self, steps: usize) {
         self.with_state(|state| {
-            state.done += steps;
-            state.before += steps;
+            state.done = state.done.saturating_add(steps);
+            state.before = state.before.saturating_add(steps);
         });
     }
 

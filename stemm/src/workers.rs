@@ -1,5 +1,9 @@
 //! Threads that work on several models at once, each with its own share of the processor.
 
+use std::ffi::c_int;
+use std::sync::OnceLock;
+
+use libloading::os::unix::{Library, RTLD_NOW, Symbol};
 use rayon::prelude::*;
 use tch::Device;
 
@@ -20,9 +24,10 @@ impl Workers {
             .num_threads(threads.max(1) as usize)
             .build()
             .map_err(|error| Error::Threads { reason: error.to_string() })?;
-        // The setting holds for the thread that makes it, and for threads that are new to libtorch.
-        pool.broadcast(|_| tch::set_num_threads(1));
-        tch::set_num_threads(threads);
+        if pool.broadcast(|_| one_thread()).contains(&false) {
+            pool.broadcast(|_| tch::set_num_threads(1));
+            tch::set_num_threads(threads);
+        }
         Ok(Workers { pool, elsewhere: device != Device::Cpu })
     }
 
@@ -43,5 +48,60 @@ impl Workers {
             answers.push(work(item)?);
         }
         Ok(answers)
+    }
+}
+
+/// Sets of a library how many threads its operations use in the thread that calls it.
+type Set = unsafe extern "C" fn(c_int) -> c_int;
+
+/// Has libtorch's operations in this thread use no other; says whether they do. `tch::set_num_threads` would also decide for every
+/// thread that happens to be new to libtorch before the number is set back: its results would have other bits.
+fn one_thread() -> bool {
+    static OPENMP: OnceLock<Option<Symbol<Set>>> = OnceLock::new();
+    static MKL: OnceLock<Option<Symbol<Set>>> = OnceLock::new();
+    let _ = tch::get_num_threads(); // now libtorch sets them, and not later
+    let openmp = OPENMP.get_or_init(|| loaded("libgomp.so.1", "omp_set_num_threads"));
+    // Where libtorch has no MKL there is nothing to set.
+    let mkl = MKL.get_or_init(|| loaded("libtorch_cpu.so", "MKL_Set_Num_Threads_Local"));
+    for set in [openmp, mkl].into_iter().flatten() {
+        // SAFETY: what OpenMP and MKL say of these functions; one of them gives nothing, which is not read.
+        unsafe { set(1) };
+    }
+    tch::get_num_threads() == 1
+}
+
+/// A function of a library that is loaded already, and stays so.
+fn loaded(library: &str, function: &str) -> Option<Symbol<Set>> {
+    // SAFETY: nothing runs that has not run when libtorch was loaded.
+    let library = unsafe { Library::open(Some(library), RTLD_NOW) }.ok()?;
+    // SAFETY: the functions that are asked for are of this type.
+    unsafe { library.get::<Set>(function) }.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn threads_that_start_meanwhile_have_all_threads_and_those_of_the_pool_one() -> Result<()> {
+        let all = tch::get_num_threads();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let others = scope.spawn(|| {
+                let mut counts = Vec::new();
+                while !done.load(Ordering::Relaxed) {
+                    counts.push(std::thread::scope(|new| new.spawn(tch::get_num_threads).join()));
+                }
+                counts
+            });
+            let own = (0..200).map(|_| Workers::new(Device::Cpu)?.map(&mut vec![(); all as usize], |()| Ok(tch::get_num_threads())));
+            let own = own.collect::<Result<Vec<_>>>();
+            done.store(true, Ordering::Relaxed);
+            assert!(own?.concat().iter().all(|count| *count == 1));
+            assert!(others.join().unwrap().into_iter().all(|count| count.unwrap() == all));
+            Ok(())
+        })
     }
 }

@@ -82,6 +82,19 @@ impl Method {
         }
     }
 
+    /// Its own seed, where this crate knows of one.
+    pub(crate) fn seed(&self) -> Option<u64> {
+        match self {
+            Method::Naive | Method::Own(_) => None,
+            Method::WeightMatching(own) => Some(own.seed),
+            Method::ActivationMatching(own) => Some(own.seed),
+            Method::FrankWolfe(own) => Some(own.seed),
+            Method::Sinkhorn(own) => Some(own.seed),
+            Method::SteMm(own) => Some(own.seed),
+            Method::Named { method, .. } => method.seed(),
+        }
+    }
+
     fn inner(&self) -> &dyn Aligner {
         match self {
             Method::Naive => &Naive,

@@ -23,6 +23,8 @@ use crate::progress;
 
 const WRITABLE: &str = "give `results` a folder that can be written to";
 
+const MOVE_OUT: &str = "move it out of the folder of results, where what it held is measured anew, or copy it here again";
+
 /// A folder of results.
 #[derive(Debug)]
 pub struct Store {
@@ -54,7 +56,11 @@ impl Store {
         for path in files(&folder)? {
             let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
             if path.extension().is_some_and(|ending| ending == "parquet") && !is_hash(stem) {
-                let good = rows::load(&path)?.into_iter().filter(|row| row.measured.is_ok());
+                let rows = rows::load(&path).map_err(|error| match error {
+                    Error::Corrupt { path, format, reason, .. } => Error::Corrupt { path, format, reason, hint: MOVE_OUT },
+                    other => other,
+                })?;
+                let good = rows.into_iter().filter(|row| row.measured.is_ok());
                 gathered.extend(good.map(|row| (row.experiment.clone(), row)));
             }
         }
@@ -132,7 +138,14 @@ impl Store {
 
 /// Moves a file that cannot be used out of the way, so that what should be in it is made anew.
 pub(super) fn set_aside(path: &Path) -> Result<()> {
-    let aside = path.with_added_extension("damaged");
+    let mut aside = path.with_added_extension("damaged");
+    // One that was set aside before stays as well.
+    for count in 1.. {
+        if !aside.exists() {
+            break;
+        }
+        aside = path.with_added_extension(format!("damaged{count}"));
+    }
     std::fs::rename(path, &aside).map_err(|source| Error::File {
         action: "move aside",
         path: path.into(),

@@ -9,7 +9,6 @@ use crate::align::{ActivationMatching, Aligner, FrankWolfe, Method, Naive, SteMm
 use crate::analysis::Hutchinson;
 use crate::data::Splits;
 use crate::error::{Error, Result};
-use crate::file;
 use crate::merge::Merging;
 use crate::network::Network;
 use crate::progress::Progress;
@@ -52,7 +51,7 @@ pub struct Tournament {
     pub groups: usize,
     /// Seed of the first model; the others follow.
     pub first_seed: u64,
-    /// Seeds of each method.
+    /// Seeds of each method, in the place of its own.
     pub seeds: Vec<u64>,
     /// Places on the line between each pair of aligned models.
     pub barrier_points: usize,
@@ -212,15 +211,15 @@ impl Tournament {
         };
         for method in &self.methods {
             of("methods", method.name(), method.check())?;
-            // The seeds of all methods are those of the tournament.
-            if file::to_json(method) != file::to_json(&method.with(0, Progress::Silent)) {
-                let value = format!("{} with a `seed`", method.name());
+            if let Some(seed) = method.seed().filter(|&seed| seed != 0) {
+                let value = format!("{} with `seed` {seed}", method.name());
                 let requirement = "without seeds of their own: give them as `seeds`";
                 return Err(Error::Setting { setting: "methods", value, requirement });
             }
         }
         self.merges.iter().try_for_each(|merge| of("merges", &merge.to_string(), merge.check()))?;
-        self.trace.as_ref().map_or(Ok(()), |trace| of("trace", "one", trace.check()))
+        let parameters = size_of(&self.network) as usize;
+        self.trace.as_ref().map_or(Ok(()), |trace| of("trace", "one", trace.check(parameters)))
     }
 
     fn model_seeds(&self, group: usize) -> Vec<u64> {

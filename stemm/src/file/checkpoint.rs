@@ -58,6 +58,8 @@ impl Checkpoint {
             | Error::Corrupt { .. }
             | Error::CheckpointMismatch { .. }
             | Error::CheckpointAhead { .. } => error,
+            // Of the machine, not of the file, which is as good as before.
+            Error::OutOfMemory(_) | Error::Torch(_) | Error::Threads { .. } | Error::Interrupted { .. } => error,
             other => {
                 let (path, reason) = (self.path.clone(), other.to_string());
                 Error::Corrupt { path, format: "checkpoint", reason, hint: CHECKPOINT_HINT }
@@ -72,7 +74,12 @@ impl Checkpoint {
         if !self.path.exists() {
             return Ok(None);
         }
-        let (tensors, metadata) = read_tensors(&self.path, device)?;
+        let (tensors, metadata) = read_tensors(&self.path, device).map_err(|error| match error {
+            Error::Corrupt { path, reason, .. } => {
+                Error::Corrupt { path, format: "checkpoint", reason, hint: CHECKPOINT_HINT }
+            }
+            other => other,
+        })?;
         let resumed = Resumed { path: self.path.clone(), tensors, metadata };
         let stored: Map<String, Value> = resumed.value("recipe")?;
         match self.first_difference(&stored) {
@@ -173,6 +180,8 @@ mod tests {
         let other = || Error::Experiment { reason: "none of a file".into() };
         let found = checkpoint(&stored).load(Device::Cpu, |_| Err::<(), _>(other()));
         assert!(matches!(&found, Err(Error::Corrupt { path, .. }) if path.starts_with(&folder)), "{found:?}");
+        let full = checkpoint(&stored).load(Device::Cpu, |_| Err::<(), _>(Error::OutOfMemory("full".into())));
+        assert!(matches!(full, Err(Error::OutOfMemory(_))), "a good checkpoint is no damaged one: {full:?}");
         for (other, named) in [
             (serde_json::json!({ "rate": 1, "schedule": "up" }), "`origin`"),
             (serde_json::json!({ "rate": 1, "schedule": "up", "origin": "step 3", "seed": 0 }), "`seed`"),

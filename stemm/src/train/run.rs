@@ -126,7 +126,7 @@ impl Share<'_> {
             }
             let whole = trainer.epochs.saturating_mul(steps);
             let done = |course: &&mut Course| if course.result.is_some() { whole } else { course.steps().min(whole) };
-            task.skip(courses.iter().map(done).sum());
+            task.skip(courses.iter().map(done).fold(0, usize::saturating_add));
             trainer.train_to_end(network, data, courses, &mut task)?;
             courses.iter_mut().try_for_each(|course| course.finish(trainer, network))?;
         }
@@ -149,7 +149,7 @@ fn lost_thread() -> Error {
 impl Show for TrainingRun {
     fn look(&self) -> Bundle {
         let done: usize = self.courses.iter().map(|course| course.epochs.len()).sum();
-        let remark = format!("{done} of {} epochs are done", self.courses.len() * self.trainer.epochs);
+        let remark = format!("{done} of {} epochs are done", self.courses.len().saturating_mul(self.trainer.epochs));
         Bundle::table(&self.history().frame(), &remark)
     }
 }

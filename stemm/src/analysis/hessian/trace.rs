@@ -143,16 +143,10 @@ impl Hutchinson {
     /// # Errors
     /// Fewer than two vectors (no standard error), NaN weights, data that do not fit.
     pub fn traces(&self, models: &[(&str, &Model)], data: &Dataset) -> Result<Traces> {
-        self.check()?;
+        let smallest = models.iter().map(|(_, model)| model.params.numel()).min().unwrap_or(usize::MAX);
+        self.check(smallest)?;
         if models.is_empty() {
             return Err(Error::TooFewModels { operation: "a look at the Hessian", found: 0, needed: 1 });
-        }
-        let smallest = models.iter().map(|(_, model)| model.params.numel()).min().unwrap_or(usize::MAX);
-        if let Estimator::HutchPlusPlus { basis } = self.estimator
-            && !(1..smallest).contains(&basis)
-        {
-            let requirement = "at least 1 and less than the number of parameters";
-            return Err(Error::Setting { setting: "basis", value: basis.to_string(), requirement });
         }
         let mut task = self.progress.task("Hessian trace", models.len().saturating_mul(self.vectors));
         let estimates = models.iter().map(|(name, model)| self.estimate(name, model, data, &mut task));
@@ -161,11 +155,17 @@ impl Hutchinson {
         Ok(Traces { estimates })
     }
 
-    /// Refuses settings that no model can have.
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Refuses settings that no model of so many parameters can have.
+    pub(crate) fn check(&self, parameters: usize) -> Result<()> {
         if self.vectors < 2 {
             let requirement = "at least 2, since one has no standard error";
             return Err(Error::Setting { setting: "vectors", value: self.vectors.to_string(), requirement });
+        }
+        if let Estimator::HutchPlusPlus { basis } = self.estimator
+            && !(1..parameters).contains(&basis)
+        {
+            let requirement = "at least 1 and less than the number of parameters";
+            return Err(Error::Setting { setting: "basis", value: basis.to_string(), requirement });
         }
         super::check_relative_error(self.relative_error)
     }
