@@ -38,7 +38,9 @@ fn lost(verdicts: &Verdicts, file: &Path, csv: bool) -> Result<Option<String>> {
         true => written_as_csv(verdicts, file)?,
         false => match Verdicts::load(file) {
             // The error of a row is in the results.
-            Ok(before) => Ok(before.rows.into_iter().filter(|row| row.measured.is_ok()).map(|row| row.experiment).collect()),
+            Ok(before) => {
+                Ok(before.rows.into_iter().filter(|row| row.measured.is_ok()).map(|row| row.experiment).collect())
+            }
             Err(Error::Corrupt { reason, .. }) => Err(reason),
             Err(other) => return Err(other),
         },

@@ -96,7 +96,8 @@ mod tests {
                 }
                 counts
             });
-            let own = (0..200).map(|_| Workers::new(Device::Cpu)?.map(&mut vec![(); all as usize], |()| Ok(tch::get_num_threads())));
+            let own = (0..200)
+                .map(|_| Workers::new(Device::Cpu)?.map(&mut vec![(); all as usize], |()| Ok(tch::get_num_threads())));
             let own = own.collect::<Result<Vec<_>>>();
             done.store(true, Ordering::Relaxed);
             assert!(own?.concat().iter().all(|count| *count == 1));

@@ -23,7 +23,8 @@ use crate::progress;
 
 const WRITABLE: &str = "give `results` a folder that can be written to";
 
-const MOVE_OUT: &str = "move it out of the folder of results, where what it held is measured anew, or copy it here again";
+const MOVE_OUT: &str =
+    "move it out of the folder of results, where what it held is measured anew, or copy it here again";
 
 /// A folder of results.
 #[derive(Debug)]
@@ -57,7 +58,9 @@ impl Store {
             let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
             if path.extension().is_some_and(|ending| ending == "parquet") && !is_hash(stem) {
                 let rows = rows::load(&path).map_err(|error| match error {
-                    Error::Corrupt { path, format, reason, .. } => Error::Corrupt { path, format, reason, hint: MOVE_OUT },
+                    Error::Corrupt { path, format, reason, .. } => {
+                        Error::Corrupt { path, format, reason, hint: MOVE_OUT }
+                    }
                     other => other,
                 })?;
                 let good = rows.into_iter().filter(|row| row.measured.is_ok());
