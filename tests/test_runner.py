@@ -264,7 +264,7 @@ before = ["module load cuda"]
         text = path.read_text()
         path.write_text("\n".join(other for other in text.split("\n") if not other.startswith(line.split()[0] + " =")) + line + "\n")
         said = run(stemm, "sweep", path, "--slurm", "--dry")
-        assert said.returncode == 1 and f"`{line.split()[0]}`" in said.stderr, said
+        assert said.returncode == 1 and f"`slurm.{line.split()[0]}`" in said.stderr, said
         path.write_text(text)
 
 

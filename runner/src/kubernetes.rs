@@ -22,21 +22,20 @@ impl Job {
     /// Names that no container can have, a plan that lies outside of the volume.
     pub fn manifest(&self) -> Result<String> {
         let Job { image, claim, mount, pods, at_once, gpus, .. } = self;
-        let plan = written("PLAN", &self.plan)?;
         if !Path::new(mount).is_absolute() {
             return Err(Error::Setting { setting: "--mount", value: mount.clone(), requirement: "an absolute path" });
         }
         if !self.plan.starts_with(mount) {
             let requirement = "a path below that of `--mount`, as the containers see it";
-            return Err(Error::Setting { setting: "PLAN", value: plan, requirement });
+            return Err(Error::Setting { setting: "PLAN", value: self.plan.display().to_string(), requirement });
         }
         // Without control characters, strings of JSON are strings of YAML.
-        let text = |setting, value: &str| -> Result<String> {
-            let value = written(setting, Path::new(value))?;
+        let text = |setting, value: &Path| -> Result<String> {
+            let value = written(setting, value)?;
             Ok(format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")))
         };
-        let plan = text("PLAN", &plan)?;
-        let (image, claim, mount) = (text("--image", image)?, text("--claim", claim)?, text("--mount", mount)?);
+        let (plan, image) = (text("PLAN", &self.plan)?, text("--image", image.as_ref())?);
+        let (claim, mount) = (text("--claim", claim.as_ref())?, text("--mount", mount.as_ref())?);
         let resources = match gpus {
             0 => String::new(),
             gpus => format!("          resources:\n            limits:\n              nvidia.com/gpu: {gpus}\n"),

@@ -65,15 +65,20 @@ pub fn sweep(path: &Path, dry: bool) -> Result<ExitCode> {
 
 /// Refuses what no option of `sbatch` can be.
 fn check(slurm: &Slurm) -> Result<()> {
-    let numbers = [("tasks", slurm.tasks), ("at_once", slurm.at_once), ("gpus", slurm.gpus), ("cpus", slurm.cpus)];
+    let numbers = [
+        ("slurm.tasks", slurm.tasks),
+        ("slurm.at_once", slurm.at_once),
+        ("slurm.gpus", slurm.gpus),
+        ("slurm.cpus", slurm.cpus),
+    ];
     if let Some((setting, _)) = numbers.iter().find(|(_, number)| *number == Some(0)) {
         return Err(Error::Setting { setting, value: "0".into(), requirement: "at least 1, or left out" });
     }
     let texts = [
-        ("account", &slurm.account),
-        ("partition", &slurm.partition),
-        ("time", &slurm.time),
-        ("memory", &slurm.memory),
+        ("slurm.account", &slurm.account),
+        ("slurm.partition", &slurm.partition),
+        ("slurm.time", &slurm.time),
+        ("slurm.memory", &slurm.memory),
     ];
     let given = texts.into_iter().filter_map(|(setting, text)| Some((setting, text.as_ref()?)));
     given.into_iter().try_for_each(|(setting, text)| written(setting, Path::new(text)).map(|_| ()))

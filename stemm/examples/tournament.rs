@@ -3,9 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+use stemm::Error;
 use stemm::analysis::mean_and_error;
 use stemm::experiment::{Measured, Verdicts};
-use stemm::polars::prelude::DataType;
+use stemm::polars::prelude::{DataType, PolarsError};
 use stemm::prelude::*;
 
 const NAMES: [&str; 4] = ["mlp", "mnist", "vgg11", "resnet20"];
@@ -23,6 +24,7 @@ fn main() -> stemm::Result<()> {
         eprintln!("{what}: the tournaments are {}", NAMES.join(", "));
         std::process::exit(2)
     }
+    page_around(&what)?; // not to find out after hours
     let folder = PathBuf::from("out/tournament");
     let tournament = Tournament { results: Some(folder.join(&what)), ..settings(&what)? };
     let data = if what == "mnist" { mnist("data", device())? } else { fashion_mnist("data", device())? };
@@ -69,18 +71,22 @@ fn rows_of(what: &str) -> PathBuf {
 
 /// Puts the tables of a tournament where the page has its marks.
 fn write_tables(what: &str) -> stemm::Result<()> {
-    let failed = |action, source| stemm::Error::File {
-        action,
-        path: PAGE.into(),
-        source,
-        hint: "run this in the checkout, and leave the page its marks",
-    };
-    let page = std::fs::read_to_string(PAGE).map_err(|source| failed("read", source))?;
-    let (start, end) = (format!("<!-- {what}: written by `make tournament WHAT={what}` -->\n"), "<!-- end -->");
-    let places = page.split_once(&start).and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
-    let (before, after) = places.ok_or_else(|| failed("find the marks in", std::io::ErrorKind::InvalidData.into()))?;
     let tables = tables(what, &Verdicts::load(rows_of(what))?)?;
-    std::fs::write(PAGE, format!("{before}{start}{tables}{end}{after}")).map_err(|source| failed("write", source))
+    let (before, after) = page_around(what)?;
+    std::fs::write(PAGE, format!("{before}{tables}{after}")).map_err(|source| unusable("write", source))
+}
+
+/// The page up to the tables of a tournament, and from their end on.
+fn page_around(what: &str) -> stemm::Result<(String, String)> {
+    let page = std::fs::read_to_string(PAGE).map_err(|source| unusable("read", source))?;
+    let (start, end) = (format!("<!-- {what}: written by `make tournament WHAT={what}` -->\n"), "<!-- end -->");
+    let parts = page.split_once(&start).and_then(|(before, rest)| Some((before, rest.split_once(end)?.1)));
+    let (before, after) = parts.ok_or_else(|| unusable("find the marks in", std::io::ErrorKind::InvalidData.into()))?;
+    Ok((format!("{before}{start}"), format!("{end}{after}")))
+}
+
+fn unusable(action: &'static str, source: std::io::Error) -> Error {
+    Error::File { action, path: PAGE.into(), source, hint: "run this in the checkout, and leave the page its marks" }
 }
 
 /// One table a merge: a row a method, and a column a number of models.
@@ -138,17 +144,17 @@ type Contest = (String, String, usize);
 /// Where the difference from the baseline is sure, and how many tests there were.
 fn sure(verdicts: &Verdicts) -> stemm::Result<(Vec<Contest>, usize)> {
     let summary = verdicts.summary(BASELINE)?;
-    let number = |name: &str| -> Vec<Option<f64>> {
+    let missing = |error: PolarsError| Error::Experiment { reason: error.to_string() };
+    let number = |name: &str| -> stemm::Result<Vec<Option<f64>>> {
         let column = summary.column(name).and_then(|column| column.cast(&DataType::Float64));
-        column.and_then(|column| Ok(column.f64()?.iter().collect())).unwrap_or_default()
+        column.and_then(|column| Ok(column.f64()?.iter().collect())).map_err(missing)
     };
-    let text = |name: &str| -> Vec<String> {
-        let column =
-            summary.column(name).and_then(|column| Ok(column.str()?.iter().flatten().map(str::to_owned).collect()));
-        column.unwrap_or_default()
+    let text = |name: &str| -> stemm::Result<Vec<String>> {
+        let column = summary.column(name);
+        column.and_then(|column| Ok(column.str()?.iter().flatten().map(str::to_owned).collect())).map_err(missing)
     };
-    let (p, counts) = (number("p_holm"), number("n_models"));
-    let contests = text("merge").into_iter().zip(text("method")).zip(counts.into_iter().flatten());
+    let (p, counts) = (number("p_holm")?, number("n_models")?);
+    let contests = text("merge")?.into_iter().zip(text("method")?).zip(counts.into_iter().flatten());
     let contests = contests.map(|((merge, method), n)| (merge, method, n as usize)).zip(&p);
     let sure = contests.filter(|(_, p)| p.is_some_and(|p| p < SURE)).map(|(contest, _)| contest).collect();
     Ok((sure, p.iter().flatten().count()))

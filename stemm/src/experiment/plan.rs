@@ -161,7 +161,7 @@ impl fmt::Display for Architecture {
 /// An error of one part of a plan with the words for that part; files and interrupts speak for themselves.
 fn about(what: &str, which: impl fmt::Display, error: Error) -> Error {
     match error {
-        Error::File { action: action @ "read", path, source, .. } => {
+        Error::File { action: action @ "read", path, source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
             Error::File { action, path, source, hint: "fetch it by `make data`, and name its folder as `data_folder`" }
         }
         error @ (Error::File { .. } | Error::Interrupted { .. }) => error,

@@ -219,7 +219,7 @@ impl Tournament {
         }
         self.merges.iter().try_for_each(|merge| of("merges", &merge.to_string(), merge.check()))?;
         let parameters = size_of(&self.network) as usize;
-        self.trace.as_ref().map_or(Ok(()), |trace| of("trace", "one", trace.check(parameters)))
+        self.trace.as_ref().map_or(Ok(()), |trace| of("trace", "an estimate", trace.check(parameters)))
     }
 
     fn model_seeds(&self, group: usize) -> Vec<u64> {
