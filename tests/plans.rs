@@ -125,9 +125,7 @@ fn damaged_models_and_alignments_are_set_aside_and_made_anew() {
             std::fs::write(&file, bytes).unwrap();
             rows(&path);
             assert_eq!(losses(&run(&plan)), before);
-            let beside = std::fs::read_dir(file.parent().unwrap()).unwrap();
-            let damaged = beside.filter(|entry| entry.as_ref().unwrap().path().to_str().unwrap().contains(".damaged"));
-            assert_eq!(damaged.count(), count, "{folder}");
+            assert_eq!(files(file.parent().unwrap(), ".damaged").len(), count, "{folder}");
         }
     }
     // The alignment of another method of the same models in the place of one.

@@ -186,6 +186,9 @@ def test_gather_replaces_nothing_but_its_own_tables(stemm, tmp_path):
     text.write_text(text.read_text().replace("experiment\n", "experiment,mine\n", 1))
     said = run(stemm, "gather", path, text)
     assert said.returncode == 1 and "first line" in said.stderr, said
+    text.write_text(text.read_text().replace("experiment,mine\n", "experiment\n", 1) + "and this\n")
+    said = run(stemm, "gather", path, text)
+    assert said.returncode == 1 and f"line {ROWS + 2} " in said.stderr, said
     path.write_text(whole.replace("groups = 2", "groups = 3"))
     said = run(stemm, "gather", path, everything)
     assert f"{ROWS} of {ROWS * 3 // 2} rows" in said.stdout and "says what is missing" in said.stdout

@@ -65,6 +65,9 @@ fn written_as_csv(verdicts: &Verdicts, file: &Path) -> Result<std::result::Resul
     let Some(rows) = text.strip_prefix(&names.join(",")).and_then(|rows| rows.strip_prefix('\n')) else {
         return Ok(Err("its first line is another".into()));
     };
-    let last = rows.lines().filter_map(|line| Some(line.rsplit_once(',')?.1));
-    Ok(Ok(last.filter(|name| name.len() == 64).map(str::to_owned).collect()))
+    let experiment = |(number, line): (usize, &str)| match line.rsplit_once(',') {
+        Some((_, name)) if name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) => Ok(name.to_owned()),
+        _ => Err(format!("line {} is none of one", number + 2)),
+    };
+    Ok(rows.lines().enumerate().map(experiment).collect())
 }

@@ -50,9 +50,8 @@ impl Process {
             return Some(Ok(()));
         }
         let how = match status.signal() {
-            Some(libc::SIGKILL | libc::SIGTERM) => {
-                format!("was ended from outside, {status}; if memory ran out, take fewer `--jobs`")
-            }
+            Some(libc::SIGKILL) => format!("was ended from outside, {status}; if memory ran out, take fewer `--jobs`"),
+            Some(libc::SIGTERM | libc::SIGINT | libc::SIGHUP) => format!("was ended from outside, {status}"),
             Some(_) => format!("crashed, {status}"),
             None => format!("ended early, {status}"),
         };

@@ -25,6 +25,12 @@ const WRITE_HINT: &str = "check the folder's permissions and the free disk space
 /// What to do about a checkpoint that cannot be read.
 pub(crate) const CHECKPOINT_HINT: &str = "give `checkpoints` another folder to start anew; the file stays as it is";
 
+/// Whether an error is one of the machine or the user, so that a file that was being read may be as good as before.
+pub(crate) fn spared_by(error: &Error) -> bool {
+    use Error::{File, Interrupted, OutOfMemory, Threads, Torch};
+    matches!(error, File { .. } | OutOfMemory(_) | Torch(_) | Threads { .. } | Interrupted { .. })
+}
+
 pub(crate) type Metadata = HashMap<String, String>;
 
 /// JSON of a plain value.

@@ -3,7 +3,7 @@
 use std::ffi::c_int;
 use std::sync::OnceLock;
 
-use libloading::os::unix::{Library, RTLD_NOW, Symbol};
+use libloading::os::unix::{Library, RTLD_NOW};
 use rayon::prelude::*;
 use tch::Device;
 
@@ -25,6 +25,7 @@ impl Workers {
             .build()
             .map_err(|error| Error::Threads { reason: error.to_string() })?;
         if pool.broadcast(|_| one_thread()).contains(&false) {
+            // Where OpenMP or MKL cannot be asked: the number also holds for threads that are new to libtorch at this moment.
             pool.broadcast(|_| tch::set_num_threads(1));
             tch::set_num_threads(threads);
         }
@@ -51,31 +52,32 @@ impl Workers {
     }
 }
 
-/// Sets of a library how many threads its operations use in the thread that calls it.
-type Set = unsafe extern "C" fn(c_int) -> c_int;
-
 /// Has libtorch's operations in this thread use no other; says whether they do. `tch::set_num_threads` would also decide for every
 /// thread that happens to be new to libtorch before the number is set back: its results would have other bits.
 fn one_thread() -> bool {
-    static OPENMP: OnceLock<Option<Symbol<Set>>> = OnceLock::new();
-    static MKL: OnceLock<Option<Symbol<Set>>> = OnceLock::new();
     let _ = tch::get_num_threads(); // now libtorch sets them, and not later
-    let openmp = OPENMP.get_or_init(|| loaded("libgomp.so.1", "omp_set_num_threads"));
-    // Where libtorch has no MKL there is nothing to set.
-    let mkl = MKL.get_or_init(|| loaded("libtorch_cpu.so", "MKL_Set_Num_Threads_Local"));
-    for set in [openmp, mkl].into_iter().flatten() {
-        // SAFETY: what OpenMP and MKL say of these functions; one of them gives nothing, which is not read.
-        unsafe { set(1) };
+    let Some(libtorch) = libtorch() else { return false };
+    // SAFETY: `void omp_set_num_threads(int)` and `int MKL_Set_Num_Threads_Local(int)`.
+    unsafe {
+        if let Ok(set) = libtorch.get::<unsafe extern "C" fn(c_int)>("omp_set_num_threads") {
+            set(1);
+        }
+        match libtorch.get::<unsafe extern "C" fn(c_int) -> c_int>("MKL_Set_Num_Threads_Local") {
+            Ok(set) => {
+                set(1);
+            }
+            Err(_) if tch::utils::has_mkl() => return false,
+            Err(_) => (),
+        }
     }
     tch::get_num_threads() == 1
 }
 
-/// A function of a library that is loaded already, and stays so.
-fn loaded(library: &str, function: &str) -> Option<Symbol<Set>> {
-    // SAFETY: nothing runs that has not run when libtorch was loaded.
-    let library = unsafe { Library::open(Some(library), RTLD_NOW) }.ok()?;
-    // SAFETY: the functions that are asked for are of this type.
-    unsafe { library.get::<Set>(function) }.ok()
+/// libtorch, in which functions of the libraries that it uses are found as well, whatever their files are called.
+fn libtorch() -> Option<&'static Library> {
+    static LIBTORCH: OnceLock<Option<Library>> = OnceLock::new();
+    // SAFETY: it is loaded already.
+    LIBTORCH.get_or_init(|| unsafe { Library::open(Some("libtorch_cpu.so"), RTLD_NOW) }.ok()).as_ref()
 }
 
 #[cfg(test)]
@@ -87,9 +89,20 @@ mod tests {
     /// Threads of libtorch's operations and of MKL's in this thread.
     fn threads() -> [c_int; 2] {
         let all = tch::get_num_threads();
-        let mkl = loaded("libtorch_cpu.so", "MKL_Get_Max_Threads");
-        // SAFETY: it takes nothing, and so reads nothing.
-        [all, mkl.map_or(all, |mkl| unsafe { mkl(0) })]
+        if !tch::utils::has_mkl() {
+            return [all, all];
+        }
+        // SAFETY: `int MKL_Get_Max_Threads(void)`.
+        [all, unsafe { libtorch().unwrap().get::<unsafe extern "C" fn() -> c_int>("MKL_Get_Max_Threads").unwrap()() }]
+    }
+
+    /// Sets it also where a test ends early: whoever waits for it does not wait for ever.
+    struct Sets<'a>(&'a AtomicBool);
+
+    impl Drop for Sets<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 
     #[test]
@@ -104,10 +117,11 @@ mod tests {
                 }
                 counts
             });
+            let ends = Sets(&done);
             let mut items = vec![(); all[0] as usize];
             let own = (0..200).map(|_| Workers::new(Device::Cpu)?.map(&mut items, |()| Ok(threads())));
             let own = own.collect::<Result<Vec<_>>>();
-            done.store(true, Ordering::Relaxed);
+            drop(ends);
             if all[0] > 1 {
                 assert!(own?.concat().iter().all(|own| *own == [1, 1]));
             }

@@ -13,7 +13,7 @@ use crate::analysis::{Curve, Hutchinson, Interpolation, ensemble};
 use crate::data::Splits;
 use crate::error::{Error, RETRAIN, Result};
 use crate::evaluate::{highest, loss_and_accuracy};
-use crate::file::digest_of;
+use crate::file::{digest_of, spared_by};
 use crate::memory;
 use crate::network::Model;
 use crate::progress::Progress;
@@ -298,7 +298,7 @@ fn known(path: &Path, experiment: &Experiment, hash: &str, digest: &str) -> Resu
         {
             Ok(Some((alignment, figures)))
         }
-        Err(error @ Error::File { .. }) => Err(error),
+        Err(error) if spared_by(&error) => Err(error),
         _ => {
             set_aside(path)?;
             Ok(None)

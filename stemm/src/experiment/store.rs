@@ -58,7 +58,7 @@ impl Store {
             let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
             if path.extension().is_some_and(|ending| ending == "parquet") && !is_hash(stem) {
                 let rows = rows::load(&path).map_err(|error| match error {
-                    Error::Corrupt { path, format, reason, .. } => {
+                    Error::Corrupt { path, format: format @ "Parquet", reason, .. } => {
                         Error::Corrupt { path, format, reason, hint: MOVE_OUT }
                     }
                     other => other,
@@ -147,14 +147,15 @@ pub(super) fn set_aside(path: &Path) -> Result<()> {
         if !aside.exists() {
             break;
         }
-        aside = path.with_added_extension(format!("damaged{count}"));
+        aside = path.with_added_extension(format!("{count}.damaged"));
     }
-    std::fs::rename(path, &aside).map_err(|source| Error::File {
-        action: "move aside",
-        path: path.into(),
-        source,
-        hint: WRITABLE,
-    })
+    match std::fs::rename(path, &aside) {
+        // Another process has seen the damage as well.
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::File { action: "move aside", path: path.into(), source, hint: WRITABLE })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What is in a folder.

@@ -9,7 +9,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tch::{Device, Tensor};
 
-use super::{CHECKPOINT_HINT, Metadata, RESERVED, from_metadata, make_folder, read_tensors, to_json, write_tensors};
+use super::{
+    CHECKPOINT_HINT, Metadata, RESERVED, from_metadata, make_folder, read_tensors, spared_by, to_json, write_tensors,
+};
 use crate::error::{Error, Result};
 use crate::network::Params;
 
@@ -54,12 +56,8 @@ impl Checkpoint {
     pub fn load<T>(&self, device: Device, read: impl FnOnce(Resumed) -> Result<T>) -> Result<Option<T>> {
         let Some(resumed) = self.resumed(device)? else { return Ok(None) };
         read(resumed).map(Some).map_err(|error| match error {
-            Error::File { .. }
-            | Error::Corrupt { .. }
-            | Error::CheckpointMismatch { .. }
-            | Error::CheckpointAhead { .. } => error,
-            // Of the machine, not of the file, which is as good as before.
-            Error::OutOfMemory(_) | Error::Torch(_) | Error::Threads { .. } | Error::Interrupted { .. } => error,
+            Error::Corrupt { .. } | Error::CheckpointMismatch { .. } | Error::CheckpointAhead { .. } => error,
+            error if spared_by(&error) => error,
             other => {
                 let (path, reason) = (self.path.clone(), other.to_string());
                 Error::Corrupt { path, format: "checkpoint", reason, hint: CHECKPOINT_HINT }
