@@ -87,11 +87,14 @@ fn section(
 ) -> stemm::Result<String> {
     let whole = Whole { verdicts, most: verdicts.rows.iter().map(|row| row.n_models).max().unwrap_or(0) };
     let minutes: f64 = verdicts.rows.iter().filter_map(|row| row.measured.as_ref().ok()).map(|own| own.seconds).sum();
+    let far = match whole.groups() {
+        all if all >= groups => format!("{all} groups"),
+        some => format!("{some} of {groups} groups so far"),
+    };
     let mut text = format!(
-        "\n## {}\n\n`{command}`; {} of {groups} groups so far, {:.0} minutes in alignments. Losses in nats, on the test data.\n\n\
+        "\n## {}\n\n`{command}`; {far}, {:.0} minutes in alignments. Losses in nats, on the test data.\n\n\
          | claim | measured | tolerance | verdict |\n|---|---:|---:|---|\n",
         study.title,
-        whole.groups(),
         minutes / 60.0
     );
     for claim in whole.claims() {
