@@ -28,7 +28,7 @@ USER 1000:0
 ENV PIP_NO_CACHE_DIR=1
 # What each layer is made from comes just before it: a changed notebook builds nothing again, changed sources only themselves.
 COPY --chown=1000:0 Cargo.toml Cargo.lock rust-toolchain.toml ./
-COPY --chown=1000:0 scripts/environment.py scripts/machine.py scripts/setup.py scripts/requirements.txt scripts/requirements-hub.txt scripts/
+COPY --chown=1000:0 scripts/environment.py scripts/machine.py scripts/setup.py scripts/requirements.txt scripts/requirements-hub.txt scripts/rustc.sh scripts/
 COPY --chown=1000:0 kernel kernel
 RUN umask 002 && python3 scripts/setup.py front python libtorch \
     # `jupyterhub-singleuser`, with which a hub starts the image.

@@ -12,7 +12,7 @@ import numpy
 from lap import lapjvr
 from scipy.optimize import linear_sum_assignment
 
-from environment import OUT, ROOT
+from environment import OUT, ROOT, cargo_environment
 from kernel_speed import measure, measure_bare
 
 FOLDER = OUT / "bench"
@@ -30,7 +30,7 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(rows)
     chart = ROOT / "stemm" / "benches" / "growth.png"
-    subprocess.run([*CARGO_BENCH, "growth", str(FOLDER / "results.csv"), str(chart)], cwd=ROOT, check=True)
+    subprocess.run([*CARGO_BENCH, "growth", str(FOLDER / "results.csv"), str(chart)], cwd=ROOT, env=cargo_environment(), check=True)
     report = REPORT.read_text()
     before, after = report.split(BEGIN)[0], report.split(END)[1]
     REPORT.write_text(f"{before}{BEGIN}\n{table(rows)}{END}{after}")
@@ -43,7 +43,7 @@ CARGO_BENCH = ["cargo", "bench", "--quiet", "--locked", "--profile", "dev", "--p
 
 def rust_benchmarks() -> list[dict]:
     rows = []
-    with subprocess.Popen(CARGO_BENCH, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(CARGO_BENCH, cwd=ROOT, env=cargo_environment(), stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             print(line, end="", flush=True)
             if line.count(",") == len(COLUMNS) - 1:

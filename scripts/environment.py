@@ -38,7 +38,7 @@ KERNELS = HOME / "kernels"  # one temporary directory a running kernel
 TEMPLATE = KERNELS / "template"  # what each of them is copied from: the crate and its dependencies, compiled
 EVCXR_CONFIG = HOME / "evcxr-config"
 WRAPPER = HOME / "wrapper"  # tch's C++ code as a shared library, for kernels
-KERNEL_CARGO = HOME / "kernel-cargo"  # cargo's home as kernels see it: the user's, but for the program
+KERNEL_CARGO = HOME / "kernel-cargo"  # cargo's home for kernels and checkout: the user's, with another program and more settings
 TOOLS = HOME / "tools"  # the cargo and rustup that kernels find first
 BUILD = HOME / "build"  # what the kernels' programs are compiled from, if it is kept
 TARGET = HOME / "target"  # what tests and benchmarks are compiled to
@@ -69,6 +69,12 @@ def printed_by_rustc(*arguments: str) -> str:
                           env={**os.environ, "RUSTUP_TOOLCHAIN": toolchain()}).stdout
 
 
+def host_target() -> str:
+    """The name of this machine's kind, and of the folder below cargo's target folder."""
+    lines = printed_by_rustc("-vV").splitlines()
+    return next(line.removeprefix("host: ") for line in lines if line.startswith("host: "))
+
+
 def plain_environment() -> dict[str, str]:
     """The variables of the shell without those that are foreign here."""
     return {name: value for name, value in os.environ.items() if not FOREIGN.fullmatch(name)}
@@ -94,3 +100,13 @@ def environment() -> dict[str, str]:
         "JUPYTER_DATA_DIR": str(data),
         "JUPYTER_PATH": os.pathsep.join(filter(None, [str(JUPYTER), os.environ.get("JUPYTER_PATH", "")])),
     }
+
+
+def cargo_environment() -> dict[str, str]:
+    """The variables under which cargo compiles the checkout as the kernels' dependencies were compiled, and so not these again."""
+    return {**environment(), "CARGO_HOME": str(KERNEL_CARGO), "RUSTC_WORKSPACE_WRAPPER": str(ROOT / "scripts" / "rustc.sh")}
+
+
+def compiled(variables: dict[str, str]) -> Path:
+    """Where cargo then leaves programs."""
+    return Path(variables["CARGO_TARGET_DIR"]) / host_target() / "debug"

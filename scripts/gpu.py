@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from environment import DATA, OUT, ROOT
+from environment import DATA, OUT, ROOT, WRAPPER, cargo_environment
 
 BUNDLE = OUT / "gpu"
 REPORT = ROOT / "stemm" / "benches" / "GPU.md"
@@ -19,12 +19,14 @@ BUILD = ["cargo", "bench", "--locked", "--profile", "dev", "--package", "stemm",
 
 
 def bundle() -> None:
-    """The program, the runner and Fashion-MNIST in one folder."""
+    """The program with tch's C++ code, the runner and Fashion-MNIST in one folder."""
     shutil.rmtree(BUNDLE, ignore_errors=True)
     BUNDLE.mkdir(parents=True)
     program = BUNDLE / "gpu"
     shutil.copy(built(), program)
-    subprocess.run(["strip", program], check=True)
+    shutil.copy(WRAPPER / "libtch.so", BUNDLE)
+    for file in [program, BUNDLE / "libtch.so"]:
+        subprocess.run(["strip", file], check=True)
     shutil.copy(ROOT / "scripts" / "gpu_run.py", BUNDLE / "run.py")
     shutil.copytree(DATA / "fashion-mnist", BUNDLE / "data" / "fashion-mnist")
     size = sum(file.stat().st_size for file in BUNDLE.rglob("*") if file.is_file())
@@ -32,7 +34,7 @@ def bundle() -> None:
 
 
 def built() -> Path:
-    messages = subprocess.run(BUILD, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True).stdout
+    messages = subprocess.run(BUILD, cwd=ROOT, env=cargo_environment(), stdout=subprocess.PIPE, text=True, check=True).stdout
     artifacts = [json.loads(line) for line in messages.splitlines()]
     return next(Path(artifact["executable"]) for artifact in artifacts
                 if artifact.get("executable") and artifact["target"]["name"] == "gpu")

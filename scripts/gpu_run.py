@@ -37,7 +37,7 @@ def main() -> None:
 
 def ours(arguments: list[str], **keywords) -> subprocess.CompletedProcess:
     """Our program, with the libraries of the installed PyTorch."""
-    libraries = [str(Path(torch.__file__).parent / "lib"), os.environ.get("LD_LIBRARY_PATH", "")]
+    libraries = [str(HERE), str(Path(torch.__file__).parent / "lib"), os.environ.get("LD_LIBRARY_PATH", "")]
     environment = os.environ | {"LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries))}
     return subprocess.run([HERE / "gpu", *arguments], cwd=HERE, env=environment, capture_output=True, text=True, **keywords)
 

@@ -3,11 +3,11 @@
 import os
 import sys
 
-from environment import environment
+from environment import cargo_environment, environment
 
 if len(sys.argv) < 2:
     sys.exit(__doc__)
-variables = environment()
+variables = cargo_environment() if sys.argv[1] == "cargo" else environment()
 os.environ["PATH"] = variables["PATH"]
 try:
     os.execvpe(sys.argv[1], sys.argv[1:], variables)

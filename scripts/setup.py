@@ -23,8 +23,8 @@ from pathlib import Path
 
 import machine
 from environment import (BUILD, CARGO_HOME, DATA, EVCXR_CONFIG, EVCXR_JUPYTER, FLUSH, HOME, JUPYTER, KERNEL_CARGO,
-                         KERNELS, MADE, PYTHON, ROOT, RUNNER, STAMPS, STEMM_KERNEL, TEMPLATE, TOOLS, VENV, WRAPPER, environment,
-                         plain_environment, printed_by_rustc, torch_folder)
+                         KERNELS, MADE, PYTHON, ROOT, RUNNER, STAMPS, STEMM_KERNEL, TARGET, TEMPLATE, TOOLS, VENV, WRAPPER,
+                         cargo_environment, compiled, environment, host_target, plain_environment, printed_by_rustc, torch_folder)
 
 KERNEL_SOURCES = ROOT / "kernel"
 TORCH_VERSION = "2.11.0"  # what tch 0.24 is made for
@@ -243,28 +243,19 @@ def runner_key() -> str:
 
 
 def build_runner() -> None:
-    variables = environment()
+    variables = cargo_environment()
     command("cargo", "build", "--locked", "--package", "stemm-runner", what="Compiling the runner", env=variables, cwd=ROOT)
     RUNNER.parent.mkdir(parents=True, exist_ok=True)
     RUNNER.unlink(missing_ok=True)  # it may be running
-    shutil.copy(Path(variables["CARGO_TARGET_DIR"]) / "debug" / RUNNER.name, RUNNER)
+    shutil.copy(compiled(variables) / RUNNER.name, RUNNER)
 
 
 def build_kernel() -> None:
     """Compiles the crate and its dependencies as the kernel will ask for them, by running the kernel once."""
     EVCXR_CONFIG.mkdir(parents=True, exist_ok=True)
-    (KERNELS / ".cargo").mkdir(parents=True, exist_ok=True)
     TEMPLATE.mkdir(parents=True, exist_ok=True)
     # What was noted of cargo's decisions about the crate as it was, megabytes each time, is of no more use.
     shutil.rmtree(TEMPLATE / "target" / "noted", ignore_errors=True)
-    # A kernel directory lies below this file, so that cargo reads it.
-    (KERNELS / ".cargo" / "config.toml").write_text(
-        dependency_profiles() +
-        # The whole crate is a dependency of a cell; rust-analyzer reads only what this machine compiles.
-        f'[build]\ntarget = "{host_target()}"\n'
-        # In place of what torch-sys's build script would compile and link statically.
-        f'[target.{host_target()}.tch]\nrustc-link-lib = ["dylib=tch"]\n'
-        f'rustc-link-search = [{toml("native=" + str(WRAPPER))}]\n')
     shutil.copy(ROOT / "Cargo.lock", TEMPLATE / "Cargo.lock")
     make_tools()
     write_specification("stemm", "Rust (stemm)", [STEMM_KERNEL, "{connection_file}"])
@@ -273,6 +264,24 @@ def build_kernel() -> None:
     crate = toml(str(ROOT / "stemm"))
     (EVCXR_CONFIG / "evcxr.toml").write_text(f"[dependencies]\nstemm = {{ path = {crate} }}\n")
     command(PYTHON, ROOT / "scripts" / "warm_up.py", what="Building the kernel", env=environment(), cwd=ROOT)
+    share_dependencies()
+
+
+def share_dependencies() -> None:
+    """Hands what the template was compiled from to cargo in the checkout, whose profiles and flags are the same."""
+    for folder in [Path("debug"), Path(host_target()) / "debug"]:
+        for part in ["deps", "build", ".fingerprint"]:
+            shutil.copytree(TEMPLATE / "target" / folder / part, TARGET / folder / part, copy_function=hand_over,
+                            ignore=shutil.ignore_patterns("*stemm*", "*ctx*"), dirs_exist_ok=True)
+
+
+def hand_over(source: str, target: str) -> None:
+    """Compiled files take no room, as cargo replaces them as a whole; it writes into others."""
+    Path(target).unlink(missing_ok=True)
+    if Path(source).suffix in [".rlib", ".rmeta", ".so"]:
+        os.link(source, target)
+    else:
+        shutil.copy2(source, target)
 
 
 def toml(text: str) -> str:
@@ -331,13 +340,23 @@ def make_tools() -> None:
         (folder / "cargo").symlink_to(STEMM_KERNEL)
     (TOOLS / "rustup").symlink_to(STEMM_KERNEL)
     for entry in CARGO_HOME.iterdir():
-        if entry.name != "bin":
+        if entry.name not in ["bin", "config", "config.toml"]:
             (KERNEL_CARGO / entry.name).symlink_to(entry)
+    (KERNEL_CARGO / "config.toml").write_text(cargo_settings())
 
 
-def host_target() -> str:
-    lines = printed_by_rustc("-vV").splitlines()
-    return next(line.removeprefix("host: ") for line in lines if line.startswith("host: "))
+def cargo_settings() -> str:
+    """The user's settings of cargo, and what makes kernels and checkout compile dependencies alike."""
+    users = [toml(str(file)) for file in [CARGO_HOME / "config.toml", CARGO_HOME / "config"] if file.exists()]
+    return (f'include = [{", ".join(users)}]\n'
+            # As evcxr, which links cells to libraries that kernels share. The whole crate is a dependency of a cell, and
+            # rust-analyzer reads only what this machine compiles.
+            f'[build]\ntarget = "{host_target()}"\nrustflags = ["-Cprefer-dynamic"]\n'
+            # In place of what torch-sys's build script would compile and link statically. Programs have to export the function that
+            # libtorch_cpu asks of them (stemm/src/mkl.rs), and linkers do so for libraries that are named.
+            f'[target.{host_target()}.tch]\nrustc-link-lib = ["dylib=tch", "dylib=torch_cpu"]\n'
+            f'rustc-link-search = [{toml("native=" + str(WRAPPER))}, {toml("native=" + str(torch_folder() / "lib"))}]\n'
+            + dependency_profiles())
 
 
 if __name__ == "__main__":

@@ -1,13 +1,17 @@
 """What the tests of the runner share."""
 
 import csv
-import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from environment import cargo_environment, compiled  # noqa: E402
+
 # What differs from run to run.
 TIMES = {"seconds", "merge_seconds", "peak_memory_mb"}
 
@@ -15,8 +19,9 @@ TIMES = {"seconds", "merge_seconds", "peak_memory_mb"}
 @pytest.fixture(scope="session")
 def stemm() -> Path:
     """The runner, compiled."""
-    subprocess.run(["cargo", "build", "--quiet", "--locked", "--package", "stemm-runner"], cwd=ROOT, check=True)
-    return Path(os.environ["CARGO_TARGET_DIR"]) / "debug" / "stemm"
+    variables = cargo_environment()
+    subprocess.run(["cargo", "build", "--quiet", "--locked", "--package", "stemm-runner"], cwd=ROOT, env=variables, check=True)
+    return compiled(variables) / "stemm"
 
 
 @pytest.fixture

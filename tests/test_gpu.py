@@ -35,6 +35,14 @@ def test_it_is_small_enough_to_carry(bundle):
     assert sum(file.stat().st_size for file in bundle.rglob("*")) < 60e6
 
 
+def test_the_program_needs_nothing_of_this_machines_rust_and_answers_mkl(bundle):
+    """Whatever is linked to the crate answers the question of stemm/src/mkl.rs, or is slow on AMD's processors."""
+    exported = subprocess.run(["nm", "--dynamic", "--defined-only", bundle / "gpu"], capture_output=True, text=True, check=True).stdout
+    needed = subprocess.run(["readelf", "--dynamic", bundle / "gpu"], capture_output=True, text=True, check=True).stdout
+    assert "mkl_serv_intel_cpu_true" in exported
+    assert "libtch.so" in needed and "libstd" not in needed and "libstemm" not in needed
+
+
 def test_the_device_computes_what_the_cpu_does(bundle):
     found = values(bundle, "same_results")
     assert found["relative difference of losses"] < 1e-4

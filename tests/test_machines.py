@@ -1,5 +1,6 @@
 """Machines that are not like ours: foreign variables, folders of others, old or missing tools, little room."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -227,3 +228,14 @@ def test_a_bundle_is_refused_where_it_would_not_run_or_was_damaged(tmp_path):
             Path(f"{file}.sha256").write_text(noted)
         with pytest.raises(SystemExit, match="copy both files again"):
             bundle.unpack(file)
+
+
+def test_the_checkout_compiles_no_dependency_of_the_kernels_again():
+    command = ["cargo", "test", "--workspace", "--locked", "--no-run", "--quiet", "--message-format=json"]
+    result = subprocess.run(command, cwd=ROOT, env=environment.cargo_environment(), stdout=subprocess.PIPE, text=True, check=True)
+    artifacts = [message for message in map(json.loads, result.stdout.splitlines()) if message["reason"] == "compiler-artifact"]
+    files = [Path(file).name for artifact in artifacts if artifact["package_id"].startswith("registry+") for file in artifact["filenames"]]
+    compiled = {file.name for folder in (environment.TEMPLATE / "target").rglob("deps") for file in folder.iterdir()}
+    crates = {name.rpartition("-")[0] for name in compiled}  # libpolars_core-0123456789abcdef.rlib
+    again = [name for name in files if name.rpartition("-")[0] in crates and name not in compiled]
+    assert again == [] and any(name.startswith("libpolars_core-") for name in files)

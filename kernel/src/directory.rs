@@ -21,8 +21,6 @@ const TEMPLATE: &str = "template";
 const VERSION: &str = "made-from";
 /// Is there where cargo was stopped before it had compiled all.
 pub const UNFINISHED: &str = "unfinished";
-/// Cargo's settings for all directories, in the folder above them.
-const SETTINGS: &str = ".cargo/config.toml";
 /// What cargo and evcxr write again for each cell: in every folder, and in the first one.
 const OWN: [&str; 2] = ["incremental", ".cargo-lock"];
 const OWN_AT_THE_TOP: [&str; 2] = ["src", ".cargo"];
@@ -68,8 +66,7 @@ fn claim_of_setup(home: &Path) -> Result<Claim> {
         // A set-up of somebody else's.
         Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => {
             let own = of_user(home)?;
-            fs::create_dir_all(own.join(SETTINGS).with_file_name(""))?;
-            fs::copy(shared.join(SETTINGS), own.join(SETTINGS))?;
+            fs::create_dir_all(&own)?;
             claim(&own, &template, &version)
         }
         claimed => claimed,

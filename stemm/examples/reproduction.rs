@@ -51,7 +51,7 @@ fn main() -> stemm::Result<()> {
 fn write_page() -> stemm::Result<Vec<String>> {
     let mut page = String::from(
         "# The paper's claims, at its own scale\n\nIto, Yamada, Kumagai, ICML 2025: the paper's networks and settings; the best of 100 epochs \
-         on held-out data, 10 epochs of STE-MM. A group of five models is one repeat; means ± standard errors over groups. This page is written by the command \
+         on held-out data, 10 epochs of STE-MM. A group of five models is one repeat; means ± standard errors over groups; seconds and minutes are upper bounds where a machine had other work. This page is written by the command \
          that makes the results: `make reproduce SCALE=mlp` (both MNISTs, CPU) or `SCALE=full` (CIFAR-10 as well, GPU); each goes on where it was \
          interrupted. Rows beside this page as Parquet. A naive mean answers nearly the same to every input, so that its weighted trace is small as well: traces are worth \
          comparing between models that work. A claim holds if the whole 95 % confidence interval of the mean (Student's, over groups) lies on its side, fails if the whole of it \

@@ -15,6 +15,8 @@ use crate::directory::UNFINISHED;
 
 /// Stands for the kernel's directory in what is noted: other kernels get copies.
 const HERE: &str = "{kernel}";
+/// Where evcxr writes settings of cargo; those for all kernels are in cargo's home.
+const SETTINGS: &str = ".cargo/config.toml";
 /// Variables that cargo decides by.
 const DECIDING: [&str; 8] = [
     super::LEVEL,
@@ -63,8 +65,9 @@ impl Call {
         let mut lines: Vec<&str> = manifest.lines().collect();
         lines.sort_unstable();
         lines.hash(&mut hasher);
-        for file in ["Cargo.lock", ".cargo/config.toml", "../.cargo/config.toml"] {
-            fs::read(self.project.join(file)).ok().hash(&mut hasher);
+        let home = std::env::var_os("CARGO_HOME").map(PathBuf::from).unwrap_or_default();
+        for file in [self.project.join("Cargo.lock"), self.project.join(SETTINGS), home.join("config.toml")] {
+            fs::read(file).ok().hash(&mut hasher);
         }
         hash_crates_by_path(&manifest, &self.project, &mut HashSet::new(), &mut hasher);
         let place = |text: &OsString| text.to_string_lossy().replace(&*self.directory.to_string_lossy(), HERE);
