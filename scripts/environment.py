@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -45,7 +46,10 @@ TARGET = HOME / "target"  # what tests and benchmarks are compiled to
 # All that the set-up makes: what `make clean` removes.
 MADE = [VENV, STEMM_KERNEL.parent, STAMPS, JUPYTER, KERNELS, EVCXR_CONFIG, WRAPPER, KERNEL_CARGO, TOOLS, BUILD, TARGET]
 DATA = ROOT / "data"
-CARGO_HOME = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")  # the user's
+# The user's, also where a kernel or `run.py cargo` has started this.
+CARGO_HOME = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
+if CARGO_HOME == KERNEL_CARGO:
+    CARGO_HOME = Path(os.readlink(KERNEL_CARGO / "registry")).parent
 OUT = own(ROOT / "out", "out")
 
 
@@ -67,6 +71,10 @@ def printed_by_rustc(*arguments: str) -> str:
     """What that version prints."""
     return subprocess.run(["rustc", *arguments], cwd=ROOT, capture_output=True, text=True, check=True,
                           env={**os.environ, "RUSTUP_TOOLCHAIN": toolchain()}).stdout
+
+
+def toolchain_folder() -> Path:
+    return Path(printed_by_rustc("--print", "sysroot").strip())
 
 
 def host_target() -> str:
@@ -104,7 +112,21 @@ def environment() -> dict[str, str]:
 
 def cargo_environment() -> dict[str, str]:
     """The variables under which cargo compiles the checkout as the kernels' dependencies were compiled, and so not these again."""
-    return {**environment(), "CARGO_HOME": str(KERNEL_CARGO), "RUSTC_WORKSPACE_WRAPPER": str(ROOT / "scripts" / "rustc.sh")}
+    if not (KERNEL_CARGO / "config.toml").exists():
+        sys.exit("The set-up is not finished: run `make setup`.")
+    variables = environment()
+    # As evcxr, which links cells to libraries that kernels share. Variables, since a user's settings come before a file's.
+    linker = [] if shutil.which("mold") or not shutil.which("lld") else ["-Clink-arg=-fuse-ld=lld"]
+    return {
+        **variables,
+        "CARGO_HOME": str(KERNEL_CARGO),
+        "CARGO_BUILD_TARGET": host_target(),
+        "CARGO_BUILD_BUILD_DIR": variables["CARGO_TARGET_DIR"],
+        "RUSTFLAGS": " ".join(["-Cprefer-dynamic", *linker]),
+        "RUSTC_WORKSPACE_WRAPPER": str(ROOT / "scripts" / "rustc.sh"),
+        # What is called cargo in that home is the kernels' stand-in.
+        "STEMM_KERNEL_CARGO": str(toolchain_folder() / "bin" / "cargo"),
+    }
 
 
 def compiled(variables: dict[str, str]) -> Path:

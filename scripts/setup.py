@@ -24,7 +24,8 @@ from pathlib import Path
 import machine
 from environment import (BUILD, CARGO_HOME, DATA, EVCXR_CONFIG, EVCXR_JUPYTER, FLUSH, HOME, JUPYTER, KERNEL_CARGO,
                          KERNELS, MADE, PYTHON, ROOT, RUNNER, STAMPS, STEMM_KERNEL, TARGET, TEMPLATE, TOOLS, VENV, WRAPPER,
-                         cargo_environment, compiled, environment, host_target, plain_environment, printed_by_rustc, torch_folder)
+                         cargo_environment, compiled, environment, host_target, plain_environment, printed_by_rustc,
+                         toolchain_folder, torch_folder)
 
 KERNEL_SOURCES = ROOT / "kernel"
 TORCH_VERSION = "2.11.0"  # what tch 0.24 is made for
@@ -224,7 +225,7 @@ def kernel_key() -> str:
     scripts = [ROOT / "scripts" / name for name in ["environment.py", "setup.py", "warm_up.py", "session.py"]]
     parts = [path.read_bytes() for path in [*crate_files(), *scripts]]
     # What kernels note of cargo's decisions (kernel/src/tools.rs) is part of the template.
-    return digest(str(ROOT).encode(), rustc, front_key().encode(), *parts)
+    return digest(str(ROOT).encode(), str(torch_folder()).encode(), rustc, front_key().encode(), *parts)
 
 
 def crate_files() -> list[Path]:
@@ -238,7 +239,7 @@ def files_in(folder: Path) -> list[Path]:
 
 
 def runner_key() -> str:
-    sources = [*crate_files(), *files_in(ROOT / "runner")]
+    sources = [*crate_files(), *files_in(ROOT / "runner"), ROOT / "scripts" / "rustc.sh"]
     return digest(printed_by_rustc("--version").encode(), *(path.read_bytes() for path in sources))
 
 
@@ -257,6 +258,7 @@ def build_kernel() -> None:
     # What was noted of cargo's decisions about the crate as it was, megabytes each time, is of no more use.
     shutil.rmtree(TEMPLATE / "target" / "noted", ignore_errors=True)
     shutil.copy(ROOT / "Cargo.lock", TEMPLATE / "Cargo.lock")
+    shutil.rmtree(KERNELS / ".cargo", ignore_errors=True)  # earlier versions had cargo's settings there
     make_tools()
     write_specification("stemm", "Rust (stemm)", [STEMM_KERNEL, "{connection_file}"])
     write_specification("evcxr", "Rust (evcxr)", [STEMM_KERNEL, "--evcxr", "{connection_file}"])
@@ -272,16 +274,20 @@ def share_dependencies() -> None:
     for folder in [Path("debug"), Path(host_target()) / "debug"]:
         for part in ["deps", "build", ".fingerprint"]:
             shutil.copytree(TEMPLATE / "target" / folder / part, TARGET / folder / part, copy_function=hand_over,
-                            ignore=shutil.ignore_patterns("*stemm*", "*ctx*"), dirs_exist_ok=True)
+                            ignore=shutil.ignore_patterns("*stemm*", "*ctx*", "libcode_*"), dirs_exist_ok=True)
 
 
 def hand_over(source: str, target: str) -> None:
     """Compiled files take no room, as cargo replaces them as a whole; it writes into others."""
-    Path(target).unlink(missing_ok=True)
-    if Path(source).suffix in [".rlib", ".rmeta", ".so"]:
-        os.link(source, target)
-    else:
-        shutil.copy2(source, target)
+    if os.path.exists(target) and os.path.samefile(source, target):
+        return
+    new = Path(f"{target}.new")  # a build may be reading the file that is there
+    new.unlink(missing_ok=True)
+    try:
+        (os.link if Path(source).suffix in [".rlib", ".rmeta", ".so"] else shutil.copy2)(source, new)
+    except OSError:  # a disk without links
+        shutil.copy2(source, new)
+    os.replace(new, target)
 
 
 def toml(text: str) -> str:
@@ -293,7 +299,7 @@ def write_specification(name: str, title: str, arguments: list) -> None:
     """Tells Jupyter of a kernel. It finds all it needs by absolute paths, whoever starts it and from wherever."""
     variables = environment()
     variables["PATH"] = os.pathsep.join([str(TOOLS), variables["PATH"]])
-    toolchain = Path(printed_by_rustc("--print", "sysroot").strip()) / "bin"
+    toolchain = toolchain_folder() / "bin"
     found = ["PATH", "LIBTORCH", "LIBTORCH_LIB", "LIBTORCH_INCLUDE", "LD_LIBRARY_PATH", "RUSTUP_TOOLCHAIN"]
     specification = JUPYTER / "kernels" / name
     specification.mkdir(parents=True, exist_ok=True)
@@ -306,6 +312,7 @@ def write_specification(name: str, title: str, arguments: list) -> None:
             "STEMM_HOME": str(HOME),
             "EVCXR_CONFIG_DIR": str(EVCXR_CONFIG),
             "CARGO_HOME": str(KERNEL_CARGO),
+            "CARGO_BUILD_TARGET": host_target(),
             "STEMM_KERNEL_CARGO": str(toolchain / "cargo"),
             "STEMM_KERNEL_RUSTC": str(toolchain / "rustc"),
             "RUSTUP_HOME": os.environ.get("RUSTUP_HOME") or str(Path.home() / ".rustup"),
@@ -347,16 +354,14 @@ def make_tools() -> None:
 
 def cargo_settings() -> str:
     """The user's settings of cargo, and what makes kernels and checkout compile dependencies alike."""
-    users = [toml(str(file)) for file in [CARGO_HOME / "config.toml", CARGO_HOME / "config"] if file.exists()]
-    return (f'include = [{", ".join(users)}]\n'
-            # As evcxr, which links cells to libraries that kernels share. The whole crate is a dependency of a cell, and
-            # rust-analyzer reads only what this machine compiles.
-            f'[build]\ntarget = "{host_target()}"\nrustflags = ["-Cprefer-dynamic"]\n'
-            # In place of what torch-sys's build script would compile and link statically. Programs have to export the function that
-            # libtorch_cpu asks of them (stemm/src/mkl.rs), and linkers do so for libraries that are named.
-            f'[target.{host_target()}.tch]\nrustc-link-lib = ["dylib=tch", "dylib=torch_cpu"]\n'
-            f'rustc-link-search = [{toml("native=" + str(WRAPPER))}, {toml("native=" + str(torch_folder() / "lib"))}]\n'
-            + dependency_profiles())
+    users = next((file for file in [CARGO_HOME / "config", CARGO_HOME / "config.toml"] if file.exists()), CARGO_HOME / "config.toml")
+    (KERNEL_CARGO / "user.toml").symlink_to(users)  # cargo includes nothing without this ending
+    return ('include = [{ path = "user.toml", optional = true }]\n'
+            # The whole crate is a dependency of a cell; rust-analyzer reads only what this machine compiles.
+            f'[build]\ntarget = "{host_target()}"\n'
+            # In place of what torch-sys's build script would compile and link statically.
+            f'[target.{host_target()}.tch]\nrustc-link-lib = ["dylib=tch"]\n'
+            f'rustc-link-search = [{toml("native=" + str(WRAPPER))}]\n' + dependency_profiles())
 
 
 if __name__ == "__main__":

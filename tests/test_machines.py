@@ -234,8 +234,10 @@ def test_the_checkout_compiles_no_dependency_of_the_kernels_again():
     command = ["cargo", "test", "--workspace", "--locked", "--no-run", "--quiet", "--message-format=json"]
     result = subprocess.run(command, cwd=ROOT, env=environment.cargo_environment(), stdout=subprocess.PIPE, text=True, check=True)
     artifacts = [message for message in map(json.loads, result.stdout.splitlines()) if message["reason"] == "compiler-artifact"]
-    files = [Path(file).name for artifact in artifacts if artifact["package_id"].startswith("registry+") for file in artifact["filenames"]]
-    compiled = {file.name for folder in (environment.TEMPLATE / "target").rglob("deps") for file in folder.iterdir()}
-    crates = {name.rpartition("-")[0] for name in compiled}  # libpolars_core-0123456789abcdef.rlib
-    again = [name for name in files if name.rpartition("-")[0] in crates and name not in compiled]
-    assert again == [] and any(name.startswith("libpolars_core-") for name in files)
+    files = [Path(file) for artifact in artifacts if artifact["package_id"].startswith("registry+") for file in artifact["filenames"]]
+    libraries = [file for file in files if file.suffix in [".rlib", ".rmeta", ".so"]]
+    kernels = {file.name: file for folder in (environment.TEMPLATE / "target").rglob("deps") for file in folder.iterdir()}
+    crates = {name.rpartition("-")[0] for name in kernels}  # libpolars_core-0123456789abcdef.rlib
+    shared = [file for file in libraries if file.name in kernels and file.samefile(kernels[file.name])]
+    again = [file.name for file in libraries if file.name.rpartition("-")[0] in crates and file not in shared]
+    assert again == [] and any(file.name.startswith("libpolars_core-") for file in shared)

@@ -96,6 +96,11 @@ fn tables(what: &str, verdicts: &Verdicts) -> stemm::Result<String> {
         (names(rows.iter().map(|row| row.merge.as_str())), names(rows.iter().map(|row| row.method.as_str())));
     let counts = names(rows.iter().map(|row| row.n_models));
     let (groups, most) = (names(rows.iter().map(|row| row.group)).len(), counts.iter().max().copied().unwrap_or(0));
+    if groups < 2 {
+        return Ok(format!(
+            "\nOne group so far, which gives no standard errors: [{what}.parquet](methods/{what}.parquet).\n"
+        ));
+    }
     let (sure, tests) = sure(verdicts)?;
     let mut text = format!(
         "\n{groups} groups; rows: [{what}.parquet](methods/{what}.parquet). Excess test loss in nats: mean ± standard error over the groups; **bold** where it differs from \
