@@ -312,6 +312,7 @@ def write_specification(name: str, title: str, arguments: list) -> None:
             "STEMM_HOME": str(HOME),
             "EVCXR_CONFIG_DIR": str(EVCXR_CONFIG),
             "CARGO_HOME": str(KERNEL_CARGO),
+            # The whole crate is a dependency of a cell; rust-analyzer reads only what this machine compiles.
             "CARGO_BUILD_TARGET": host_target(),
             "STEMM_KERNEL_CARGO": str(toolchain / "cargo"),
             "STEMM_KERNEL_RUSTC": str(toolchain / "rustc"),
@@ -357,8 +358,6 @@ def cargo_settings() -> str:
     users = next((file for file in [CARGO_HOME / "config", CARGO_HOME / "config.toml"] if file.exists()), CARGO_HOME / "config.toml")
     (KERNEL_CARGO / "user.toml").symlink_to(users)  # cargo includes nothing without this ending
     return ('include = [{ path = "user.toml", optional = true }]\n'
-            # The whole crate is a dependency of a cell; rust-analyzer reads only what this machine compiles.
-            f'[build]\ntarget = "{host_target()}"\n'
             # In place of what torch-sys's build script would compile and link statically.
             f'[target.{host_target()}.tch]\nrustc-link-lib = ["dylib=tch"]\n'
             f'rustc-link-search = [{toml("native=" + str(WRAPPER))}]\n' + dependency_profiles())
